@@ -1,0 +1,66 @@
+//! The one place that orders ring and register accesses against a device, for weak memory too.
+//! Coherent DMA is assumed, as on every machine where VFIO works.
+#![allow(unsafe_code)]
+
+/// Writes before it reach the device's view of memory before writes after it: entries before
+/// the doorbell. The counterpart of Linux's `dma_wmb` and, before a mapped doorbell, `wmb`.
+#[inline(always)]
+pub fn write() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier touches no memory.
+    unsafe {
+        std::arch::asm!("dsb st", options(nostack, preserves_flags));
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: a barrier touches no memory.
+    unsafe {
+        std::arch::asm!("fence w, ow", options(nostack, preserves_flags));
+    }
+    // x86-64 keeps stores in order, also from write-back memory to uncached registers; only the
+    // compiler must be held back. Others get the strongest fence the language has.
+    #[cfg(target_arch = "x86_64")]
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::Release);
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )))]
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Reads before it are done before reads after it: the phase before the rest of a completion,
+/// a completion before the data it announces. Linux's `dma_rmb`.
+#[inline(always)]
+pub fn read() {
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier touches no memory.
+    unsafe {
+        std::arch::asm!("dmb oshld", options(nostack, preserves_flags));
+    }
+    #[cfg(target_arch = "riscv64")]
+    // SAFETY: a barrier touches no memory.
+    unsafe {
+        std::arch::asm!("fence r, r", options(nostack, preserves_flags));
+    }
+    #[cfg(target_arch = "x86_64")]
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::Acquire);
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64"
+    )))]
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Everything before it is seen by all before anything after it: a shadow doorbell is visible
+/// before its EventIdx is read, on both sides of the sleep protocol (NVMe Base 2.0, 5.8 and
+/// Annex B.5). Costs a locked instruction on x86-64, so it is used once per batch.
+#[inline(always)]
+pub fn full() {
+    std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a barrier touches no memory. `dmb osh` also orders against devices.
+    unsafe {
+        std::arch::asm!("dmb osh", options(nostack, preserves_flags));
+    }
+}

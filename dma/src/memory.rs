@@ -1,0 +1,227 @@
+//! Memory that a device may reach: sealed memfds, mapped shared, kept out of children.
+//! One of the few modules with `unsafe`: system calls and the mapping itself.
+#![allow(unsafe_code)]
+use crate::{Error, OutOfBounds, View};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::sync::Arc;
+use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
+use vm_memory::{FileOffset, VolatileMemory};
+
+/// Which pages back a memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PageSize {
+    /// Ordinary 4 KiB pages, which the kernel may merge into transparent huge pages.
+    #[default]
+    Small,
+    /// 2 MiB pages from the system's hugetlb pool. Optional: nothing in Underpin needs them.
+    Huge2M,
+}
+
+impl PageSize {
+    /// The size of one page.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Small => 4096,
+            Self::Huge2M => 2 << 20,
+        }
+    }
+}
+
+/// One mapping of this process that devices may be given. Unmapped on drop.
+///
+/// No reference to its bytes can be had: a device may write them at any time.
+#[derive(Debug)]
+pub struct Memory {
+    map: MmapRegion,
+    /// What the caller wants kept alive as long as the mapping, for memory of the caller's own.
+    _owner: Option<Owner>,
+}
+
+/// Whatever keeps a caller's memory mapped.
+struct Owner(#[expect(dead_code, reason = "held for its drop")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Owner")
+    }
+}
+
+impl Memory {
+    /// Makes `len_bytes` of zeroed memory behind a memfd that can neither shrink nor grow.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when the length is zero or no multiple of the page size;
+    /// [`Error::Memory`] when the system refuses, with what to do.
+    pub fn new(name: &str, len_bytes: u64, pages: PageSize) -> Result<Arc<Self>, Error> {
+        let len = usize::try_from(len_bytes).unwrap_or(0);
+        if len == 0 || !len_bytes.is_multiple_of(pages.bytes()) {
+            return Err(Error::BadRequest {
+                name: name.to_owned(),
+                what: format!(
+                    "{len_bytes} bytes is not a positive multiple of {}",
+                    pages.bytes()
+                ),
+            });
+        }
+        let fail = |step, hint| {
+            move |source| Error::Memory {
+                name: name.to_owned(),
+                step,
+                len_bytes,
+                hint,
+                source,
+            }
+        };
+        let file = memfd(name, pages).map_err(fail("memfd_create", ""))?;
+        file.set_len(len_bytes).map_err(fail("resizing", ""))?;
+        // Sealed, so that a peer that holds the fd cannot truncate it under us (SIGBUS).
+        seal(&file).map_err(fail("sealing", ""))?;
+        let hint = match pages {
+            PageSize::Small => "; is there enough free memory, and is RLIMIT_AS high enough?",
+            PageSize::Huge2M => {
+                "; reserve huge pages (sysctl vm.nr_hugepages=N) or use PageSize::Small"
+            }
+        };
+        let map = MmapRegion::build(
+            Some(FileOffset::new(file, 0)),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+        )
+        .map_err(|error| fail("mapping", hint)(io::Error::other(error)))?;
+        let memory = Self { map, _owner: None };
+        // R33: a child must not share pages with our devices.
+        memory
+            .advise(libc::MADV_DONTFORK)
+            .map_err(fail("madvise(DONTFORK)", ""))?;
+        if pages == PageSize::Small {
+            // A wish, not a need: refused where transparent huge pages are off for memfds.
+            let _ = memory.advise(libc::MADV_HUGEPAGE);
+        }
+        Ok(Arc::new(memory))
+    }
+
+    /// Adopts a mapping of the caller's own.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] when the address or length is not page-aligned;
+    /// [`Error::Memory`] when the system refuses the advice.
+    ///
+    /// # Safety
+    /// `address..address + len_bytes` is mapped readable and writable, stays so until `owner` is
+    /// dropped, and nobody holds or makes a Rust reference into it while a device or this crate
+    /// may touch it.
+    pub unsafe fn adopt(
+        name: &str,
+        address: *mut u8,
+        len_bytes: u64,
+        owner: impl Send + Sync + 'static,
+    ) -> Result<Arc<Self>, Error> {
+        let page = PageSize::Small.bytes();
+        let len = usize::try_from(len_bytes).unwrap_or(0);
+        if len == 0 || !len_bytes.is_multiple_of(page) || !(address as u64).is_multiple_of(page) {
+            return Err(Error::BadRequest {
+                name: name.to_owned(),
+                what: format!(
+                    "{len_bytes} bytes at {address:p} are not whole pages of {page} bytes"
+                ),
+            });
+        }
+        // SAFETY: the caller promises that the range is mapped and stays mapped.
+        let builder = unsafe { MmapRegionBuilder::new(len).with_raw_mmap_pointer(address) };
+        let map = builder
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_SHARED)
+            .build()
+            .map_err(|error| Error::Memory {
+                name: name.to_owned(),
+                step: "adopting",
+                len_bytes,
+                hint: "",
+                source: io::Error::other(error),
+            })?;
+        let memory = Self {
+            map,
+            _owner: Some(Owner(Box::new(owner))),
+        };
+        memory
+            .advise(libc::MADV_DONTFORK)
+            .map_err(|source| Error::Memory {
+                name: name.to_owned(),
+                step: "madvise(DONTFORK)",
+                len_bytes,
+                hint: "",
+                source,
+            })?;
+        Ok(Arc::new(memory))
+    }
+
+    /// How long the memory is.
+    pub fn len_bytes(&self) -> usize {
+        self.map.size()
+    }
+
+    /// The memfd behind it and the offset of its first byte; `None` for adopted memory.
+    pub fn fd(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        self.map
+            .file_offset()
+            .map(|file| (file.file().as_fd(), file.start()))
+    }
+
+    /// Where it is mapped in this process, as a number: for the kernel's mapping calls.
+    pub fn host_address(&self) -> u64 {
+        self.map.as_ptr() as u64
+    }
+
+    /// The whole memory.
+    pub fn view(&self) -> View<'_> {
+        View::new(self.map.as_volatile_slice())
+    }
+
+    /// A part of it.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] when it does not lie within.
+    pub fn part(&self, offset: usize, len_bytes: usize) -> Result<View<'_>, OutOfBounds> {
+        self.view().part(offset, len_bytes)
+    }
+
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is our own live mapping, and neither DONTFORK nor HUGEPAGE changes
+        // its contents or protection.
+        let rc = unsafe { libc::madvise(self.map.as_ptr().cast(), self.map.size(), advice) };
+        if rc == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+fn memfd(name: &str, pages: PageSize) -> io::Result<File> {
+    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    if pages == PageSize::Huge2M {
+        flags |= libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
+    }
+    let name = std::ffi::CString::new(name.replace('\0', "_")).map_err(io::Error::other)?;
+    // SAFETY: the name is a NUL-terminated string that outlives the call.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+fn seal(file: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl with an integer argument touches no memory of ours.
+    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,142 @@
+//! Buffers of one size, taken and given back in O(1) without a lock.
+//! The numbers of the free ones wait in a bounded lock-free queue.
+use crate::buffer::Home;
+use crate::space::Region;
+use crate::{DmaBuf, DmaSpace, Error, Iova, Memory, SpaceId};
+use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
+
+/// What a pool is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolOptions {
+    /// The length of each buffer: a multiple of 512 bytes. From 4096 up, a multiple of 4096 makes
+    /// every buffer start on a page.
+    pub buf_bytes: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// A pool of DMA buffers of one size. Clones share the buffers.
+///
+/// The memory is freed when the last clone and the last buffer that is out are gone.
+#[derive(Clone, Debug)]
+pub struct Pool(Arc<PoolInner>);
+
+#[derive(Debug)]
+pub(crate) struct PoolInner {
+    /// The numbers of the buffers that are free.
+    free: ArrayQueue<u32>,
+    name: String,
+    buf_bytes: usize,
+    iova: Iova,
+    region: Arc<Region>,
+    space: DmaSpace,
+    space_id: SpaceId,
+}
+
+impl Pool {
+    pub(crate) fn new(space: &DmaSpace, name: &str, options: PoolOptions) -> Result<Self, Error> {
+        let PoolOptions { buf_bytes, count } = options;
+        let bad = |what: String| Error::BadRequest {
+            name: name.to_owned(),
+            what,
+        };
+        if buf_bytes == 0 || !buf_bytes.is_multiple_of(512) {
+            return Err(bad(format!(
+                "buf_bytes {buf_bytes} is not a positive multiple of 512"
+            )));
+        }
+        if count == 0 || u32::try_from(count).is_err() {
+            return Err(bad(format!("count {count} is not in 1..2^32")));
+        }
+        let len = (buf_bytes as u64).checked_mul(count as u64);
+        let len = len.and_then(|len| len.checked_next_multiple_of(space.page_bytes()));
+        let len = len.ok_or_else(|| bad("it is larger than any address space".to_owned()))?;
+        let region = space.region(name, len)?;
+        let pool = Arc::new(PoolInner {
+            free: ArrayQueue::new(count),
+            name: name.to_owned(),
+            buf_bytes,
+            iova: region.iova(),
+            region,
+            space: space.clone(),
+            space_id: space.id(),
+        });
+        for index in 0..count {
+            // The queue has room for `count` numbers and nobody else sees it yet.
+            let _ = pool.free.push(index as u32);
+        }
+        Ok(Self(pool))
+    }
+
+    /// Takes a buffer. Its contents are what its last owner left.
+    ///
+    /// # Errors
+    /// [`Error::PoolExhausted`] when all buffers are out.
+    #[inline]
+    pub fn alloc(&self) -> Result<DmaBuf, Error> {
+        self.try_alloc().ok_or_else(|| Error::PoolExhausted {
+            name: self.0.name.clone(),
+            count: self.count(),
+            buf_bytes: self.buf_bytes(),
+        })
+    }
+
+    /// Takes a buffer, or nothing when all are out.
+    #[inline]
+    pub fn try_alloc(&self) -> Option<DmaBuf> {
+        let pool = &self.0;
+        let index = pool.free.pop()?;
+        let offset = index as usize * pool.buf_bytes;
+        let iova = pool.iova.wrapping_add(offset as u64);
+        let (len_bytes, space_id) = (pool.buf_bytes, pool.space_id);
+        if let Some(watch) = pool.space.watch() {
+            watch.lent(iova, len_bytes as u64);
+        }
+        Some(DmaBuf::new(
+            iova,
+            len_bytes,
+            space_id,
+            offset,
+            Home::Pool {
+                pool: Arc::clone(pool),
+                index,
+            },
+        ))
+    }
+
+    /// The length of each buffer.
+    pub fn buf_bytes(&self) -> usize {
+        self.0.buf_bytes
+    }
+
+    /// How many buffers there are.
+    pub fn count(&self) -> usize {
+        self.0.free.capacity()
+    }
+
+    /// How many are free now; a hint when other threads are at work.
+    pub fn free_count(&self) -> usize {
+        self.0.free.len()
+    }
+
+    /// The region that the buffers lie in.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.0.region
+    }
+}
+
+impl PoolInner {
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        self.region.memory()
+    }
+
+    #[inline]
+    pub(crate) fn give_back(&self, index: u32, iova: Iova) {
+        if let Some(watch) = self.space.watch() {
+            watch.returned(iova, self.buf_bytes as u64);
+        }
+        // Room is certain: there are as many places as buffers, and each is out at most once.
+        let _ = self.free.push(index);
+    }
+}

@@ -1,0 +1,159 @@
+//! Gives out aligned ranges of a number line: IOVAs of a space, and pieces of a region.
+//! First fit over free ranges; control path only.
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+/// A first-fit allocator of ranges. Freed ranges merge with their neighbours.
+#[derive(Clone, Debug, Default)]
+pub struct RangeAllocator {
+    /// Free ranges: first -> last, inclusive so that the top of the line can be expressed.
+    free: BTreeMap<u64, u64>,
+}
+
+impl RangeAllocator {
+    /// An allocator with nothing to give out.
+    pub const fn empty() -> Self {
+        Self {
+            free: BTreeMap::new(),
+        }
+    }
+
+    /// An allocator over `range`.
+    pub fn new(range: RangeInclusive<u64>) -> Self {
+        let mut ranges = Self::empty();
+        ranges.insert(*range.start(), *range.end());
+        ranges
+    }
+
+    /// Takes `len` numbers, starting at a multiple of `align` (a power of two).
+    /// `None` when no free range fits, or `len` is 0.
+    pub fn alloc(&mut self, len: u64, align: u64) -> Option<u64> {
+        let mask = align.checked_sub(1)?;
+        let (first, last, start) = self.free.iter().find_map(|(&first, &last)| {
+            let start = first.checked_add(mask)? & !mask;
+            let end = start.checked_add(len.checked_sub(1)?)?;
+            (end <= last).then_some((first, last, start))
+        })?;
+        self.free.remove(&first);
+        if first < start {
+            self.free.insert(first, start - 1);
+        }
+        let end = start + (len - 1);
+        if end < last {
+            self.free.insert(end + 1, last);
+        }
+        Some(start)
+    }
+
+    /// Gives back (or adds) `len` numbers from `start` on.
+    ///
+    /// # Panics
+    /// When any of them is free already: a range was given back twice.
+    pub fn free(&mut self, start: u64, len: u64) {
+        if len > 0 {
+            self.insert(start, start + (len - 1));
+        }
+    }
+
+    /// Keeps only what lies in one of `usable`: a context with a smaller address width joined.
+    pub fn restrict(&mut self, usable: &[RangeInclusive<u64>]) {
+        let before = std::mem::take(&mut self.free);
+        for (first, last) in before {
+            for range in usable {
+                let (lo, hi) = (first.max(*range.start()), last.min(*range.end()));
+                if lo <= hi {
+                    self.insert(lo, hi);
+                }
+            }
+        }
+    }
+
+    /// How many numbers are free.
+    pub fn free_total(&self) -> u64 {
+        self.free.iter().fold(0_u64, |sum, (first, last)| {
+            sum.saturating_add(last - first).saturating_add(1)
+        })
+    }
+
+    fn insert(&mut self, mut first: u64, mut last: u64) {
+        if let Some((&next, &next_last)) = self.free.range(first..).next() {
+            assert!(last < next, "range {first:#x}..={last:#x} is free already");
+            if last.checked_add(1) == Some(next) {
+                self.free.remove(&next);
+                last = next_last;
+            }
+        }
+        if let Some((&before, &before_last)) = self.free.range(..first).next_back() {
+            assert!(
+                before_last < first,
+                "range {first:#x}..={last:#x} is free already"
+            );
+            if before_last.checked_add(1) == Some(first) {
+                first = before;
+            }
+        }
+        self.free.insert(first, last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::RangeAllocator;
+    use underpin_rt::Rng;
+
+    /// Whatever was taken never overlaps, is aligned, and all merges back into one range.
+    #[test]
+    fn allocations_never_overlap_and_merge_back() {
+        let mut ranges = RangeAllocator::new(0x1000..=0x10_0fff);
+        let total = ranges.free_total();
+        let mut rng = Rng::seeded(3);
+        let mut taken: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..2000 {
+            if rng.chance(3, 5) {
+                let (len, align) = (1 + rng.below(9000), 1 << rng.below(13));
+                if let Some(start) = ranges.alloc(len, align) {
+                    assert_eq!(start % align, 0);
+                    assert!(start >= 0x1000 && start + len <= 0x10_1000);
+                    assert!(
+                        taken
+                            .iter()
+                            .all(|&(s, l)| start + len <= s || s + l <= start)
+                    );
+                    taken.push((start, len));
+                }
+            } else if !taken.is_empty() {
+                let at = usize::try_from(rng.below(taken.len() as u64)).unwrap();
+                let (start, len) = taken.swap_remove(at);
+                ranges.free(start, len);
+            }
+        }
+        taken
+            .into_iter()
+            .for_each(|(start, len)| ranges.free(start, len));
+        assert_eq!(ranges.free_total(), total);
+        assert_eq!(
+            ranges.alloc(total, 1),
+            Some(0x1000),
+            "the pieces merged into one"
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "free already")]
+    fn giving_back_twice_is_caught() {
+        let mut ranges = RangeAllocator::new(0..=99);
+        let start = ranges.alloc(10, 1).unwrap();
+        ranges.free(start, 10);
+        ranges.free(start, 10);
+    }
+
+    #[test]
+    fn restrict_keeps_only_what_all_can_reach() {
+        let mut ranges = RangeAllocator::new(0..=u64::MAX);
+        ranges.restrict(&[0..=0xfedf_ffff, 0xfef0_0000..=0x7f_ffff_ffff]);
+        assert_eq!(ranges.alloc(1 << 32, 1 << 32), Some(1 << 32));
+        assert_eq!(ranges.alloc(1 << 40, 1), None);
+        assert_eq!(ranges.alloc(0, 1), None);
+    }
+}
