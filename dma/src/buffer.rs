@@ -1,8 +1,8 @@
 //! A buffer that a device may be given: from a pool, from the space's heap, or the caller's own.
 //! It goes back where it came from when dropped; a command in flight owns it, so that cannot be early.
+use crate::heap::Piece;
 use crate::pool::PoolInner;
-use crate::space::{Heap, Region};
-use crate::{Iova, MemSlice, Memory, OutOfBounds, SpaceId, View};
+use crate::{Iova, MemSlice, Memory, OutOfBounds, Region, SpaceId, View};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -11,13 +11,17 @@ pub(crate) enum Home {
         pool: Arc<PoolInner>,
         index: u32,
     },
-    Heap(Heap),
+    /// Goes back by being dropped.
+    Heap(Piece),
     /// A part of a region that its owner shares out, such as registered memory.
     Region(Arc<Region>),
 }
 
 /// DMA memory with one owner. Contents are whatever the last owner left, except that memory from
 /// [`DmaSpace::alloc`](crate::DmaSpace::alloc) begins as zeroes.
+///
+/// It keeps all that it needs: its pool or region, their space, and their place in it. So it may
+/// outlive every handle to them.
 #[derive(Debug)]
 pub struct DmaBuf {
     iova: Iova,
@@ -127,8 +131,8 @@ impl Drop for DmaBuf {
     fn drop(&mut self) {
         match self.home.take() {
             Some(Home::Pool { pool, index }) => pool.give_back(index, self.iova),
-            Some(Home::Heap(heap)) => heap.give_back(self.iova, self.len_bytes as u64),
-            Some(Home::Region(_)) | None => {}
+            Some(Home::Region(region)) => region.give_back(self.offset, self.len_bytes),
+            Some(Home::Heap(_)) | None => {}
         }
     }
 }

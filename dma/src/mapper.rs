@@ -27,6 +27,13 @@ pub struct MapRequest {
     pub name: String,
 }
 
+impl MapRequest {
+    /// How long the region is.
+    pub fn len_bytes(&self) -> u64 {
+        self.memory.len_bytes() as u64
+    }
+}
+
 /// Why a context could not map or unmap.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{context}: {what}")]
@@ -38,6 +45,11 @@ pub struct MapperError {
 }
 
 /// One IOMMU context. All devices behind it see the same mappings.
+///
+/// [`map`](Self::map) and [`unmap`](Self::unmap) are called one at a time, while the space holds
+/// the lock on its regions and contexts: they must not make, drop or register regions of that
+/// space, attach or detach, nor wait for somebody who does. The space's heap and pools that exist
+/// may be used. A context that talks to a peer bounds its wait and answers with an error.
 pub trait Mapper: Send + Sync + fmt::Debug {
     /// A name for messages, such as `emu0` or `vfio container 3`.
     fn name(&self) -> String;
@@ -49,13 +61,16 @@ pub trait Mapper: Send + Sync + fmt::Debug {
     fn map(&self, request: &MapRequest) -> Result<(), MapperError>;
 
     /// Takes a mapping away. When this returns `Ok`, no device behind the context can reach the
-    /// memory any more.
+    /// memory any more: also when the context itself is proven gone (connection closed, emulator
+    /// joined, device released), which is what a later call should answer.
     ///
     /// # Errors
-    /// [`MapperError`] when the mapping may still be there; its IOVA is then never used again.
+    /// [`MapperError`] when the mapping may still be there. Its IOVA is then never used again,
+    /// and its memory is never freed: a device may write it at any later time.
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), MapperError>;
 
-    /// The IOVA ranges that devices behind this context can use.
+    /// The IOVA ranges that devices behind this context can use, in any order. Asked once, when
+    /// the context is attached.
     fn usable(&self) -> Vec<RangeInclusive<u64>>;
 
     /// How many more mappings the context takes, where it has a limit.

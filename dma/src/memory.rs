@@ -1,12 +1,12 @@
 //! Memory that a device may reach: sealed memfds, mapped shared, kept out of children.
-//! One of the few modules with `unsafe`: system calls and the mapping itself.
+//! One of the few modules with `unsafe`: the mapping itself.
 #![allow(unsafe_code)]
-use crate::{Error, OutOfBounds, View};
+use crate::{Error, OutOfBounds, View, sys};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use vm_memory::mmap::{MmapRegion, MmapRegionBuilder};
+use vm_memory::mmap::{MmapRegion, MmapRegionBuilder, MmapRegionError};
 use vm_memory::{FileOffset, VolatileMemory};
 
 /// Which pages back a memory.
@@ -55,8 +55,7 @@ impl Memory {
     /// [`Error::BadRequest`] when the length is zero or no multiple of the page size;
     /// [`Error::Memory`] when the system refuses, with what to do.
     pub fn new(name: &str, len_bytes: u64, pages: PageSize) -> Result<Arc<Self>, Error> {
-        let len = usize::try_from(len_bytes).unwrap_or(0);
-        if len == 0 || !len_bytes.is_multiple_of(pages.bytes()) {
+        if len_bytes == 0 || !len_bytes.is_multiple_of(pages.bytes()) {
             return Err(Error::BadRequest {
                 name: name.to_owned(),
                 what: format!(
@@ -74,28 +73,22 @@ impl Memory {
                 source,
             }
         };
-        let file = memfd(name, pages).map_err(fail("memfd_create", ""))?;
-        file.set_len(len_bytes).map_err(fail("resizing", ""))?;
-        // Sealed, so that a peer that holds the fd cannot truncate it under us (SIGBUS).
-        seal(&file).map_err(fail("sealing", ""))?;
         let hint = match pages {
             PageSize::Small => "; is there enough free memory, and is RLIMIT_AS high enough?",
             PageSize::Huge2M => {
                 "; reserve huge pages (sysctl vm.nr_hugepages=N) or use PageSize::Small"
             }
         };
-        let map = MmapRegion::build(
-            Some(FileOffset::new(file, 0)),
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-        )
-        .map_err(|error| fail("mapping", hint)(io::Error::other(error)))?;
-        let memory = Self { map, _owner: None };
-        // R33: a child must not share pages with our devices.
-        memory
-            .advise(libc::MADV_DONTFORK)
-            .map_err(fail("madvise(DONTFORK)", ""))?;
+        let made = match pages {
+            PageSize::Small => "; are too many files open (RLIMIT_NOFILE)?",
+            PageSize::Huge2M => "; use PageSize::Small where the kernel has no 2 MiB pages",
+        };
+        let file = sys::memfd(name, pages).map_err(fail("memfd_create", made))?;
+        file.set_len(len_bytes).map_err(fail("resizing", ""))?;
+        // Sealed, so that a peer that holds the fd cannot truncate it under us (SIGBUS).
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+        sys::seal(&file, seals).map_err(fail("sealing", ""))?;
+        let memory = Self::map(name, file, 0, len_bytes, hint)?;
         if pages == PageSize::Small {
             // A wish, not a need: refused where transparent huge pages are off for memfds.
             let _ = memory.advise(libc::MADV_HUGEPAGE);
@@ -103,7 +96,64 @@ impl Memory {
         Ok(Arc::new(memory))
     }
 
-    /// Adopts a mapping of the caller's own.
+    /// Maps a part of a caller's file, shared. What the file may be is the caller's to check.
+    pub(crate) fn of_file(
+        name: &str,
+        file: File,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Arc<Self>, Error> {
+        let hint = "; the file must be open for reading and writing";
+        Self::map(name, file, offset, len_bytes, hint).map(Arc::new)
+    }
+
+    /// Maps `len_bytes` of `file` from `offset` on, shared, and keeps it out of children.
+    fn map(
+        name: &str,
+        file: File,
+        offset: u64,
+        len_bytes: u64,
+        hint: &'static str,
+    ) -> Result<Self, Error> {
+        let fail = |step, hint| {
+            move |source| Error::Memory {
+                name: name.to_owned(),
+                step,
+                len_bytes,
+                hint,
+                source,
+            }
+        };
+        let len = usize::try_from(len_bytes)
+            .map_err(|error| fail("mapping", hint)(io::Error::other(error)))?;
+        let map = MmapRegion::build(
+            Some(FileOffset::new(file, offset)),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+        )
+        .map_err(|error| {
+            fail("mapping", hint)(match error {
+                MmapRegionError::Mmap(source) => source,
+                other => io::Error::other(other),
+            })
+        })?;
+        let memory = Self { map, _owner: None };
+        // R33: a child must not share pages with our devices.
+        memory
+            .advise(libc::MADV_DONTFORK)
+            .map_err(fail("madvise(DONTFORK)", ""))?;
+        Ok(memory)
+    }
+
+    /// Brings in every page now, as a pin for a device would.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        // SAFETY: the range is our own live mapping, to which a device may write at any time.
+        unsafe { sys::populate(self.map.as_ptr(), self.map.size()) }
+    }
+
+    /// Adopts a mapping of the caller's own. It is kept out of children from now on
+    /// (`MADV_DONTFORK`), and stays so: nobody else can tell when the last device has let go.
     ///
     /// # Errors
     /// [`Error::BadRequest`] when the address or length is not page-aligned;
@@ -191,37 +241,6 @@ impl Memory {
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: the range is our own live mapping, and neither DONTFORK nor HUGEPAGE changes
         // its contents or protection.
-        let rc = unsafe { libc::madvise(self.map.as_ptr().cast(), self.map.size(), advice) };
-        if rc == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    }
-}
-
-fn memfd(name: &str, pages: PageSize) -> io::Result<File> {
-    let mut flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    if pages == PageSize::Huge2M {
-        flags |= libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
-    }
-    let name = std::ffi::CString::new(name.replace('\0', "_")).map_err(io::Error::other)?;
-    // SAFETY: the name is a NUL-terminated string that outlives the call.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-fn seal(file: &File) -> io::Result<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl with an integer argument touches no memory of ours.
-    let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    if rc == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+        unsafe { sys::advise(self.map.as_ptr(), self.map.size(), advice) }
     }
 }

@@ -1,8 +1,7 @@
 //! Buffers of one size, taken and given back in O(1) without a lock.
 //! The numbers of the free ones wait in a bounded lock-free queue.
 use crate::buffer::Home;
-use crate::space::Region;
-use crate::{DmaBuf, DmaSpace, Error, Iova, Memory, SpaceId};
+use crate::{DmaBuf, DmaSpace, Error, Iova, Memory, Region, SpaceId};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 
@@ -52,7 +51,7 @@ impl Pool {
         let len = (buf_bytes as u64).checked_mul(count as u64);
         let len = len.and_then(|len| len.checked_next_multiple_of(space.page_bytes()));
         let len = len.ok_or_else(|| bad("it is larger than any address space".to_owned()))?;
-        let region = space.region(name, len)?;
+        let region = space.pieces(name, len)?;
         let pool = Arc::new(PoolInner {
             free: ArrayQueue::new(count),
             name: name.to_owned(),

@@ -21,7 +21,9 @@ impl RangeAllocator {
     /// An allocator over `range`.
     pub fn new(range: RangeInclusive<u64>) -> Self {
         let mut ranges = Self::empty();
-        ranges.insert(*range.start(), *range.end());
+        if !range.is_empty() {
+            ranges.insert(*range.start(), *range.end());
+        }
         ranges
     }
 
@@ -34,15 +36,46 @@ impl RangeAllocator {
             let end = start.checked_add(len.checked_sub(1)?)?;
             (end <= last).then_some((first, last, start))
         })?;
+        self.cut(first, last, start, start + (len - 1));
+        Some(start)
+    }
+
+    /// Takes exactly the `len` numbers from `start` on. False, with nothing taken, when one of
+    /// them is not free or `len` is 0.
+    pub fn claim(&mut self, start: u64, len: u64) -> bool {
+        let end = len.checked_sub(1).and_then(|more| start.checked_add(more));
+        let holds = self.free.range(..=start).next_back();
+        match (end, holds) {
+            (Some(end), Some((&first, &last))) if end <= last => {
+                self.cut(first, last, start, end);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes away whatever of the `len` numbers from `start` on is free.
+    pub fn exclude(&mut self, start: u64, len: u64) {
+        let Some(more) = len.checked_sub(1) else {
+            return;
+        };
+        let end = start.saturating_add(more);
+        while let Some((&first, &last)) = self.free.range(..=end).next_back()
+            && last >= start
+        {
+            self.cut(first, last, first.max(start), last.min(end));
+        }
+    }
+
+    /// Takes `start..=end` out of the free range `first..=last`, which holds it.
+    fn cut(&mut self, first: u64, last: u64, start: u64, end: u64) {
         self.free.remove(&first);
         if first < start {
             self.free.insert(first, start - 1);
         }
-        let end = start + (len - 1);
         if end < last {
             self.free.insert(end + 1, last);
         }
-        Some(start)
     }
 
     /// Gives back (or adds) `len` numbers from `start` on.
@@ -55,11 +88,13 @@ impl RangeAllocator {
         }
     }
 
-    /// Keeps only what lies in one of `usable`: a context with a smaller address width joined.
+    /// Keeps only what lies in one of `usable`, which may overlap and come in any order: a
+    /// context with a smaller address width joined.
     pub fn restrict(&mut self, usable: &[RangeInclusive<u64>]) {
         let before = std::mem::take(&mut self.free);
+        let usable = merged(usable);
         for (first, last) in before {
-            for range in usable {
+            for range in &usable {
                 let (lo, hi) = (first.max(*range.start()), last.min(*range.end()));
                 if lo <= hi {
                     self.insert(lo, hi);
@@ -96,10 +131,32 @@ impl RangeAllocator {
     }
 }
 
+/// The same numbers in order, as few ranges as can be: without empty ones, and with those that
+/// overlap or touch made one.
+pub(crate) fn merged(ranges: &[RangeInclusive<u64>]) -> Vec<RangeInclusive<u64>> {
+    let mut sorted: Vec<(u64, u64)> = ranges
+        .iter()
+        .filter(|range| !range.is_empty())
+        .map(|range| (*range.start(), *range.end()))
+        .collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(sorted.len());
+    for (first, last) in sorted {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+        .into_iter()
+        .map(|(first, last)| first..=last)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::RangeAllocator;
+    use super::{RangeAllocator, merged};
     use underpin_rt::Rng;
 
     /// Whatever was taken never overlaps, is aligned, and all merges back into one range.
@@ -155,5 +212,40 @@ mod tests {
         assert_eq!(ranges.alloc(1 << 32, 1 << 32), Some(1 << 32));
         assert_eq!(ranges.alloc(1 << 40, 1), None);
         assert_eq!(ranges.alloc(0, 1), None);
+    }
+
+    /// What a context says it can use may overlap, repeat or be empty: it comes from a kernel or
+    /// a peer, and must not trip the check against giving back twice.
+    #[test]
+    #[allow(clippy::reversed_empty_ranges)]
+    fn restrict_takes_ranges_as_they_come() {
+        let told = [50..=200, 0..=100, 9..=3, 300..=400, 201..=210, 50..=200];
+        assert_eq!(merged(&told), [0..=210, 300..=400]);
+        let mut ranges = RangeAllocator::new(10..=350);
+        ranges.restrict(&told);
+        assert_eq!(ranges.free_total(), 201 + 51);
+        ranges.restrict(&[]);
+        assert_eq!(ranges.free_total(), 0);
+        assert_eq!(merged(&[0..=u64::MAX, 5..=6]), [0..=u64::MAX]);
+    }
+
+    /// `claim` takes all or nothing; `exclude` takes whatever is there.
+    #[test]
+    fn claim_is_all_or_nothing_and_exclude_takes_the_rest() {
+        let mut ranges = RangeAllocator::new(0..=99);
+        assert!(ranges.claim(10, 10) && ranges.claim(90, 10));
+        for (start, len) in [(5, 6), (19, 2), (10, 1), (99, 1), (80, 11), (0, 0)] {
+            assert!(!ranges.claim(start, len), "{start}+{len}");
+        }
+        assert!(
+            !ranges.claim(99, u64::MAX),
+            "the end is past the number line"
+        );
+        assert_eq!(ranges.free_total(), 80);
+        ranges.exclude(0, 30);
+        ranges.exclude(85, u64::MAX);
+        ranges.exclude(40, 0);
+        assert_eq!(ranges.free_total(), 55);
+        assert_eq!(ranges.alloc(55, 1), Some(30));
     }
 }

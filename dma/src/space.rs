@@ -1,16 +1,19 @@
 //! One IOVA address space: its regions, the IOMMU contexts that reach them, and a heap for rings.
 //! A region has one IOVA, the same for every device, so nothing is mapped or translated per I/O.
 use crate::buffer::Home;
+use crate::heap::{self, Heap, Piece};
 use crate::pool::{Pool, PoolOptions};
-use crate::ranges::RangeAllocator;
+use crate::ranges::{RangeAllocator, merged};
+use crate::region::Share;
 use crate::rt::sync::Mutex;
 use crate::{
     Access, DmaBuf, Error, Iova, MapRequest, Mapper, MapperError, Memory, MemoryWatch, PageSize,
+    Region,
 };
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 
 /// IOVAs are given out from 4 GiB up, above the 32-bit holes of every platform (interrupt
 /// windows, reserved ranges) ...
@@ -19,8 +22,6 @@ const FIRST_IOVA: u64 = 1 << 32;
 const LAST_IOVA: u64 = (1 << 39) - 1;
 /// Regions start on 2 MiB, so that an IOMMU can use large pages for them.
 const REGION_ALIGN: u64 = 2 << 20;
-/// The heap grows by this much at a time, so that it stays a handful of mappings.
-const HEAP_GROWTH: u64 = 2 << 20;
 
 /// Tells one space from another: an IOVA means something only in its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +32,7 @@ pub struct SpaceId(u32);
 pub struct SpaceOptions {
     /// Which pages back its regions.
     pub pages: PageSize,
-    /// How much memory all regions together may take.
+    /// How much memory all regions together may take, registered and given up ones included.
     pub limit_bytes: u64,
     /// Refuse the caller's own memory: devices reach rings and pools, nothing else.
     pub isolated: bool,
@@ -56,13 +57,14 @@ impl Default for SpaceOptions {
 pub struct SpaceStats {
     /// Regions alive.
     pub regions: usize,
-    /// Bytes of all regions.
+    /// Bytes of all regions alive.
     pub region_bytes: u64,
     /// IOMMU contexts attached.
     pub contexts: usize,
     /// Bytes of the heap that are handed out.
     pub heap_used_bytes: u64,
-    /// Bytes of IOVA space lost because a context could not prove an unmapping.
+    /// Bytes of IOVA space, and of memory, given up because a context could not prove an
+    /// unmapping.
     pub iova_lost_bytes: u64,
 }
 
@@ -74,41 +76,42 @@ pub struct SpaceStats {
 pub struct DmaSpace(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     id: SpaceId,
     options: SpaceOptions,
-    state: Mutex<State>,
+    /// Never taken while `heap` is held.
+    topology: Mutex<Topology>,
+    /// A lock of its own, so that rings come and go while a slow context maps.
+    pub(crate) heap: Mutex<Heap>,
 }
 
+/// Which regions there are, who can reach them, and which IOVAs are left.
 #[derive(Debug, Default)]
-struct State {
+struct Topology {
+    /// What is free and every context can use.
     iovas: RangeAllocator,
     contexts: Vec<Context>,
     next_context: u64,
     /// By first IOVA.
-    mapped: BTreeMap<Iova, MapRequest>,
-    /// Pieces of `heap_regions` that are free, as IOVAs.
-    heap: RangeAllocator,
-    heap_regions: Vec<Arc<Region>>,
-    heap_bytes: u64,
-    heap_used_bytes: u64,
+    mapped: BTreeMap<Iova, Mapped>,
+    /// First IOVA and length of regions that a device may reach though they are gone.
+    lost: Vec<(u64, u64)>,
     region_bytes: u64,
-    iova_lost_bytes: u64,
+    lost_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Mapped {
+    request: MapRequest,
+    /// A context that is attached no more could not prove that it has let go.
+    stuck: bool,
 }
 
 #[derive(Debug)]
 struct Context {
     id: u64,
     mapper: Arc<dyn Mapper>,
-}
-
-/// A region: memory with an IOVA, mapped in every context of its space. Unmapped on drop.
-#[derive(Debug)]
-pub struct Region {
-    name: String,
-    iova: Iova,
-    memory: Arc<Memory>,
-    space: Weak<Inner>,
+    usable: Vec<RangeInclusive<u64>>,
 }
 
 /// Keeps a context attached to a space; detaches it on drop.
@@ -117,13 +120,6 @@ pub struct Region {
 pub struct Attachment {
     space: DmaSpace,
     context: u64,
-}
-
-/// A piece of the space's heap: what a [`DmaBuf`] from [`DmaSpace::alloc`] goes back to.
-#[derive(Debug)]
-pub(crate) struct Heap {
-    space: DmaSpace,
-    region: Arc<Region>,
 }
 
 impl Default for DmaSpace {
@@ -150,16 +146,15 @@ impl DmaSpace {
     /// A space made to measure.
     pub fn with_options(options: SpaceOptions) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let iovas = RangeAllocator::new(FIRST_IOVA..=LAST_IOVA);
-        let state = State {
-            iovas,
-            heap: RangeAllocator::empty(),
-            ..State::default()
+        let topology = Topology {
+            iovas: RangeAllocator::new(FIRST_IOVA..=LAST_IOVA),
+            ..Topology::default()
         };
         Self(Arc::new(Inner {
             id: SpaceId(NEXT.fetch_add(1, Ordering::Relaxed)),
             options,
-            state: Mutex::new(state),
+            topology: Mutex::new(topology),
+            heap: Mutex::new(Heap::default()),
         }))
     }
 
@@ -180,13 +175,14 @@ impl DmaSpace {
 
     /// Figures about the space.
     pub fn stats(&self) -> SpaceStats {
-        let state = self.0.state.lock();
+        let heap_used_bytes = self.0.heap.lock().used_bytes();
+        let topology = self.0.topology.lock();
         SpaceStats {
-            regions: state.mapped.len(),
-            region_bytes: state.region_bytes,
-            contexts: state.contexts.len(),
-            heap_used_bytes: state.heap_used_bytes,
-            iova_lost_bytes: state.iova_lost_bytes,
+            regions: topology.mapped.len(),
+            region_bytes: topology.region_bytes,
+            contexts: topology.contexts.len(),
+            heap_used_bytes,
+            iova_lost_bytes: topology.lost_bytes,
         }
     }
 
@@ -196,9 +192,30 @@ impl DmaSpace {
     /// [`Error::BadRequest`] for a length that is no multiple of the page size, [`Error::Limit`],
     /// [`Error::IovaExhausted`], [`Error::Memory`] and [`Error::Mapper`].
     pub fn region(&self, name: &str, len_bytes: u64) -> Result<Arc<Region>, Error> {
-        self.check_limit(&self.0.state.lock(), name, len_bytes)?;
+        self.make(name, len_bytes, self.whole(len_bytes))
+    }
+
+    /// A region that a pool or the heap lends in pieces.
+    pub(crate) fn pieces(&self, name: &str, len_bytes: u64) -> Result<Arc<Region>, Error> {
+        self.make(name, len_bytes, Share::Pieces)
+    }
+
+    fn make(&self, name: &str, len_bytes: u64, share: Share) -> Result<Arc<Region>, Error> {
+        self.check_limit(name, len_bytes)?;
         let memory = Memory::new(name, len_bytes, self.0.options.pages)?;
-        self.add(name, memory)
+        self.add(name, memory, share)
+    }
+
+    /// All of a region is lent to whoever has it.
+    pub(crate) fn whole(&self, len_bytes: u64) -> Share {
+        Share::Whole {
+            free: Mutex::new(
+                len_bytes
+                    .checked_sub(1)
+                    .map_or_else(RangeAllocator::empty, |last| RangeAllocator::new(0..=last)),
+            ),
+            watch: self.0.options.watch.clone(),
+        }
     }
 
     /// Makes a pool of equal buffers in a region of its own.
@@ -221,53 +238,30 @@ impl DmaSpace {
                 what: format!("{len_bytes} bytes aligned to {align_bytes} cannot be had"),
             });
         }
-        // Pieces are whole cache lines, so that two never share one.
-        let align = (align_bytes as u64).max(64);
-        let len = (len_bytes as u64).next_multiple_of(64);
-        if let Some(buf) = self.carve(len, align, len_bytes) {
-            return Ok(buf);
-        }
-        let growth = len.next_multiple_of(HEAP_GROWTH.max(self.page_bytes()));
-        let region = self.region("heap", growth)?;
-        {
-            let mut state = self.0.state.lock();
-            state.heap.free(region.iova.get(), growth);
-            state.heap_bytes += growth;
-            state.heap_regions.push(region);
-        }
-        self.carve(len, align, len_bytes)
-            .ok_or_else(|| Error::IovaExhausted {
-                name: "heap".to_owned(),
-                len_bytes: len,
-            })
-    }
-
-    fn carve(&self, len: u64, align: u64, len_bytes: usize) -> Option<DmaBuf> {
-        let (iova, region) = {
-            let mut state = self.0.state.lock();
-            let start = state.heap.alloc(len, align)?;
-            state.heap_used_bytes += len;
-            let holds = |region: &&Arc<Region>| {
-                start
-                    .checked_sub(region.iova.get())
-                    .is_some_and(|at| at < region.len_bytes())
-            };
-            (
-                Iova::new(start),
-                Arc::clone(state.heap_regions.iter().find(holds)?),
-            )
+        let align = (align_bytes as u64).max(heap::GRAIN_BYTES);
+        let growth = heap::GROWTH_BYTES.max(self.page_bytes());
+        let sizes = (len_bytes as u64)
+            .checked_next_multiple_of(heap::GRAIN_BYTES)
+            .and_then(|len| Some((len, len.checked_next_multiple_of(growth)?)));
+        let exhausted = || Error::IovaExhausted {
+            name: "heap".to_owned(),
+            len_bytes: len_bytes as u64,
         };
-        if let Some(watch) = self.watch() {
-            watch.lent(iova, len);
-        }
-        let offset = usize::try_from(iova.get() - region.iova.get()).ok()?;
-        let heap = Heap {
-            space: self.clone(),
-            region,
+        let (len, growth) = sizes.ok_or_else(exhausted)?;
+        let there = self.0.heap.lock().take(len, align);
+        let taken = match there {
+            Some(taken) => Some(taken),
+            None => {
+                let region = self.pieces("heap", growth)?;
+                self.0.heap.lock().grow(region, len, align)
+            }
         };
-        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), offset, Home::Heap(heap));
+        let (region, offset) = taken.ok_or_else(exhausted)?;
+        let piece = Piece::new(Arc::clone(&self.0), region, offset, len);
+        let (iova, offset) = (piece.iova(), offset as usize);
+        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), offset, Home::Heap(piece));
         buf.fill(0);
-        Some(buf)
+        Ok(buf)
     }
 
     /// Attaches an IOMMU context: every region there is and every later one is mapped in it.
@@ -276,105 +270,127 @@ impl DmaSpace {
     /// [`Error::Unreachable`] naming the region that the context cannot reach; [`Error::Mapper`]
     /// when it refuses one. It is not attached then, and nothing stays mapped in it.
     pub fn attach(&self, mapper: Arc<dyn Mapper>) -> Result<Attachment, Error> {
-        let usable = mapper.usable();
-        let mut state = self.0.state.lock();
+        let usable = merged(&mapper.usable());
+        let mut topology = self.0.topology.lock();
         let unreachable = |request: &MapRequest, why: String| Error::Unreachable {
             context: mapper.name(),
             name: request.name.clone(),
             iova: request.iova,
-            len_bytes: request.memory.len_bytes() as u64,
+            len_bytes: request.len_bytes(),
             why,
         };
-        for (index, request) in state.mapped.values().enumerate() {
+        let left = mapper.mappings_left().unwrap_or(usize::MAX);
+        for (index, Mapped { request, .. }) in topology.mapped.values().enumerate() {
             let first = request.iova.get();
-            let last = first + (request.memory.len_bytes() as u64 - 1);
+            let last = first + (request.len_bytes() - 1);
             let fits =
                 |range: &RangeInclusive<u64>| range.contains(&first) && range.contains(&last);
             if !usable.iter().any(fits) {
-                return Err(unreachable(
-                    request,
-                    format!("it can use only {}", show(&usable)),
-                ));
+                let why = format!("it can use only {}", show(&usable));
+                return Err(unreachable(request, why));
             }
-            if mapper.mappings_left().is_some_and(|left| index >= left) {
-                return Err(unreachable(request, "its mappings are used up".to_owned()));
+            if index >= left {
+                let why = format!("it takes only {left} more mappings");
+                return Err(unreachable(request, why));
             }
         }
-        let mut done: Vec<&MapRequest> = Vec::new();
-        for request in state.mapped.values() {
+        let mut refused = None;
+        for (index, Mapped { request, .. }) in topology.mapped.values().enumerate() {
             if let Err(error) = mapper.map(request) {
-                unmap_all(&*mapper, &done);
-                return Err(error.into());
+                refused = Some((index, error));
+                break;
             }
-            done.push(request);
         }
-        let regions = done.len();
-        state.iovas.restrict(&usable);
-        let context = state.next_context;
-        state.next_context += 1;
+        if let Some((mapped, error)) = refused {
+            let _ = topology.leave(&*mapper, mapped);
+            return Err(error.into());
+        }
+        let id = topology.next_context;
+        topology.next_context += 1;
+        let regions = topology.mapped.len();
         tracing::debug!(context = %mapper.name(), regions, "attached to space");
-        state.contexts.push(Context {
-            id: context,
-            mapper,
-        });
+        topology.iovas.restrict(&usable);
+        topology.contexts.push(Context { id, mapper, usable });
         Ok(Attachment {
             space: self.clone(),
-            context,
+            context: id,
         })
     }
 
     /// Puts memory into the space: gives it an IOVA and maps it in every context.
-    pub(crate) fn add(&self, name: &str, memory: Arc<Memory>) -> Result<Arc<Region>, Error> {
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        memory: Arc<Memory>,
+        share: Share,
+    ) -> Result<Arc<Region>, Error> {
         let len_bytes = memory.len_bytes() as u64;
-        let mut state = self.0.state.lock();
-        self.check_limit(&state, name, len_bytes)?;
-        let iova = state
-            .iovas
-            .alloc(len_bytes, REGION_ALIGN)
-            .map(Iova::new)
-            .ok_or_else(|| Error::IovaExhausted {
-                name: name.to_owned(),
-                len_bytes,
-            })?;
+        let mut topology = self.0.topology.lock();
+        topology.check_limit(name, len_bytes, self.0.options.limit_bytes)?;
+        let iova = topology.iovas.alloc(len_bytes, REGION_ALIGN).map(Iova::new);
+        let iova = iova.ok_or_else(|| Error::IovaExhausted {
+            name: name.to_owned(),
+            len_bytes,
+        })?;
         let request = MapRequest {
             iova,
             memory: Arc::clone(&memory),
             access: Access::ReadWrite,
             name: name.to_owned(),
         };
-        for (index, context) in state.contexts.iter().enumerate() {
+        for (index, context) in topology.contexts.iter().enumerate() {
             if let Err(error) = context.mapper.map(&request) {
-                let proven = state.contexts[..index]
-                    .iter()
-                    .all(|context| context.mapper.unmap(iova, len_bytes).is_ok());
-                if proven {
-                    state.iovas.free(iova.get(), len_bytes);
-                } else {
-                    state.iova_lost_bytes += len_bytes;
-                }
+                let proven = unmapped_by_all(&topology.contexts[..index], &request);
+                topology.give_up_or_free(request, proven);
                 return Err(error.into());
             }
         }
-        state.region_bytes += len_bytes;
-        state.mapped.insert(iova, request);
-        drop(state);
-        Ok(Arc::new(Region {
-            name: name.to_owned(),
-            iova,
-            memory,
-            space: Arc::downgrade(&self.0),
-        }))
+        topology.region_bytes += len_bytes;
+        let stuck = false;
+        topology.mapped.insert(iova, Mapped { request, stuck });
+        drop(topology);
+        Ok(Arc::new(Region::new(name, iova, memory, &self.0, share)))
     }
 
     #[inline]
     pub(crate) fn watch(&self) -> Option<&dyn MemoryWatch> {
-        self.0.options.watch.as_deref()
+        self.0.watch()
     }
 
-    fn check_limit(&self, state: &State, name: &str, len_bytes: u64) -> Result<(), Error> {
+    /// Whether a region of `len_bytes` would be within the space's limit now.
+    pub(crate) fn check_limit(&self, name: &str, len_bytes: u64) -> Result<(), Error> {
         let limit_bytes = self.0.options.limit_bytes;
-        if state.region_bytes.saturating_add(len_bytes) > limit_bytes {
-            let used_bytes = state.region_bytes;
+        let topology = self.0.topology.lock();
+        topology.check_limit(name, len_bytes, limit_bytes)
+    }
+}
+
+impl Inner {
+    pub(crate) const fn id(&self) -> SpaceId {
+        self.id
+    }
+
+    #[inline]
+    pub(crate) fn watch(&self) -> Option<&dyn MemoryWatch> {
+        self.options.watch.as_deref()
+    }
+
+    /// Takes the region at `iova` out of every context. The caller still holds its memory.
+    pub(crate) fn remove(&self, iova: Iova) {
+        let mut topology = self.topology.lock();
+        let Some(Mapped { request, stuck }) = topology.mapped.remove(&iova) else {
+            return;
+        };
+        topology.region_bytes -= request.len_bytes();
+        let proven = unmapped_by_all(&topology.contexts, &request);
+        topology.give_up_or_free(request, proven && !stuck);
+    }
+}
+
+impl Topology {
+    fn check_limit(&self, name: &str, len_bytes: u64, limit_bytes: u64) -> Result<(), Error> {
+        let used_bytes = self.region_bytes.saturating_add(self.lost_bytes);
+        if used_bytes.saturating_add(len_bytes) > limit_bytes {
             return Err(Error::Limit {
                 name: name.to_owned(),
                 len_bytes,
@@ -384,14 +400,63 @@ impl DmaSpace {
         }
         Ok(())
     }
+
+    /// R32: an IOVA that a device may still reach is not given out again, and what lies behind
+    /// it, which may be the caller's own, is never freed.
+    fn give_up_or_free(&mut self, request: MapRequest, proven: bool) {
+        let (first, len_bytes) = (request.iova.get(), request.len_bytes());
+        if proven {
+            self.iovas.free(first, len_bytes);
+            return;
+        }
+        tracing::error!(region = request.name, iova = %request.iova, len_bytes, "given up");
+        self.lost.push((first, len_bytes));
+        self.lost_bytes += len_bytes;
+        std::mem::forget(request.memory);
+    }
+
+    /// Takes the first `count` regions out of a context that is not, or no longer, attached.
+    fn leave(&mut self, mapper: &dyn Mapper, count: usize) -> Result<(), MapperError> {
+        let mut result = Ok(());
+        for Mapped { request, stuck } in self.mapped.values_mut().take(count) {
+            if let Err(error) = mapper.unmap(request.iova, request.len_bytes()) {
+                tracing::warn!(%error, region = request.name, "a mapping may be left behind");
+                // For ever, now: the space itself may end before the region does.
+                if !std::mem::replace(stuck, true) {
+                    std::mem::forget(Arc::clone(&request.memory));
+                }
+                result = result.and(Err(error));
+            }
+        }
+        result
+    }
+
+    /// Finds what is free for the contexts that are left.
+    fn rebuild_iovas(&mut self) {
+        let mut iovas = RangeAllocator::new(FIRST_IOVA..=LAST_IOVA);
+        for context in &self.contexts {
+            iovas.restrict(&context.usable);
+        }
+        for Mapped { request, .. } in self.mapped.values() {
+            iovas.exclude(request.iova.get(), request.len_bytes());
+        }
+        for &(first, len_bytes) in &self.lost {
+            iovas.exclude(first, len_bytes);
+        }
+        self.iovas = iovas;
+    }
 }
 
-fn unmap_all(mapper: &dyn Mapper, requests: &[&MapRequest]) {
-    for request in requests {
-        if let Err(error) = mapper.unmap(request.iova, request.memory.len_bytes() as u64) {
-            tracing::warn!(%error, region = request.name, "a mapping may be left behind");
+/// Takes a region out of all `contexts`; true when each has proven it.
+fn unmapped_by_all(contexts: &[Context], request: &MapRequest) -> bool {
+    let mut proven = true;
+    for context in contexts {
+        if let Err(error) = context.mapper.unmap(request.iova, request.len_bytes()) {
+            tracing::error!(%error, region = request.name, "a mapping may be left behind");
+            proven = false;
         }
     }
+    proven
 }
 
 fn show(ranges: &[RangeInclusive<u64>]) -> String {
@@ -408,29 +473,24 @@ impl Attachment {
     /// Detaches the context: takes every mapping out of it.
     ///
     /// # Errors
-    /// The first mapping that may still be there.
+    /// The first mapping that may still be there. The context is detached all the same, but the
+    /// regions concerned are given up, not freed, when they end.
     pub fn detach(self) -> Result<(), MapperError> {
         self.end()
     }
 
     fn end(&self) -> Result<(), MapperError> {
-        let mut state = self.space.0.state.lock();
-        let Some(at) = state
-            .contexts
-            .iter()
-            .position(|context| context.id == self.context)
-        else {
+        let mut topology = self.space.0.topology.lock();
+        let this = |context: &Context| context.id == self.context;
+        let Some(at) = topology.contexts.iter().position(this) else {
             return Ok(());
         };
-        let context = state.contexts.remove(at);
-        let mut result = Ok(());
-        for request in state.mapped.values() {
-            let len_bytes = request.memory.len_bytes() as u64;
-            if let Err(error) = context.mapper.unmap(request.iova, len_bytes) {
-                tracing::warn!(%error, region = request.name, "a mapping may be left behind");
-                result = result.and(Err(error));
-            }
-        }
+        let context = topology.contexts.remove(at);
+        let result = topology.leave(&*context.mapper, usize::MAX);
+        topology.rebuild_iovas();
+        drop(topology);
+        // After the lock: the mapper may own regions of this space itself.
+        drop(context);
         result
     }
 }
@@ -438,74 +498,5 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let _ = self.end();
-    }
-}
-
-impl Region {
-    /// The name it was given.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where devices see it.
-    pub const fn iova(&self) -> Iova {
-        self.iova
-    }
-
-    /// How long it is.
-    pub fn len_bytes(&self) -> u64 {
-        self.memory.len_bytes() as u64
-    }
-
-    /// Its memory.
-    pub const fn memory(&self) -> &Arc<Memory> {
-        &self.memory
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // Without a space there are no contexts: an attachment keeps its space alive.
-        let Some(space) = self.space.upgrade() else {
-            return;
-        };
-        let len_bytes = self.memory.len_bytes() as u64;
-        let mut state = space.state.lock();
-        state.mapped.remove(&self.iova);
-        state.region_bytes -= len_bytes;
-        let mut proven = true;
-        for context in &state.contexts {
-            if let Err(error) = context.mapper.unmap(self.iova, len_bytes) {
-                tracing::error!(%error, region = self.name, "its IOVA is never used again");
-                proven = false;
-            }
-        }
-        // R32: an IOVA that a device may still reach is not given out again.
-        if proven {
-            state.iovas.free(self.iova.get(), len_bytes);
-        } else {
-            state.iova_lost_bytes += len_bytes;
-        }
-    }
-}
-
-impl Heap {
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
-        self.region.memory()
-    }
-
-    pub(crate) fn give_back(self, iova: Iova, len_bytes: u64) {
-        let len = len_bytes.next_multiple_of(64);
-        if let Some(watch) = self.space.watch() {
-            watch.returned(iova, len);
-        }
-        let Self { space, region } = self;
-        {
-            let mut state = space.0.state.lock();
-            state.heap.free(iova.get(), len);
-            state.heap_used_bytes -= len;
-        }
-        // After the lock: this may be the last share of the region.
-        drop(region);
     }
 }
