@@ -6,8 +6,9 @@
 /// undefined behaviour: the compiler sees neither access.
 ///
 /// # Safety
-/// `src` is readable and `dst` writable for `len` bytes, and the two do not overlap. Either may
-/// be memory that a device or another process changes during the call.
+/// `src` is readable and `dst` writable for `len` bytes. Either may be memory that a device or
+/// another process changes during the call; neither is borrowed by a Rust reference that the copy
+/// would contradict. Where the two overlap, `dst` gets unspecified bytes of theirs.
 #[inline]
 pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
