@@ -1,1 +1,41 @@
-//! placeholder
+//! A userspace NVMe host driver: transports, controllers, namespaces, queues.
+//!
+//! A [`Controller`] is opened by a device URL in a [`DmaSpace`](underpin_dma::DmaSpace); each
+//! thread makes a [`QueuePair`] of its own. A request owns its buffer while it is in flight and
+//! gives it back with its completion, so that no early return, panic or dropped handle can free
+//! memory that the device still writes. When a controller fails, everybody is told, and memory
+//! stays in quarantine until the device's DMA has provably ended.
+//!
+//! The device is untrusted in what it says: every field it writes is checked, every wait has a
+//! deadline, and a violation is a typed [`Failure`].
+#![forbid(unsafe_code)]
+
+mod admin;
+mod bring_up;
+mod controller;
+mod doorbell;
+mod error;
+mod health;
+mod namespace;
+mod options;
+mod prp;
+mod queue;
+mod queue_pair;
+mod registers;
+mod slots;
+pub mod transport;
+mod url;
+
+pub use controller::{Controller, WriteCache};
+pub use error::{CommandError, Error, Failure, Refused};
+pub use namespace::{AtomicWrites, Io, Namespace};
+pub use options::{ControllerOptions, QueueOptions};
+pub use queue::QueueStats;
+pub use queue_pair::{Completion, QueuePair};
+pub use slots::Token;
+pub use transport::{Transport, TransportError};
+pub use url::{DeviceAddress, DeviceUrl, DeviceUrlError};
+
+pub use underpin_dma as dma;
+pub use underpin_nvme_spec as spec;
+pub use underpin_nvme_spec::{Lba, Nsid, Qid, Status};

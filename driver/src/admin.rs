@@ -1,0 +1,131 @@
+//! The admin queue's calls: a command, its answer, and a `poll` between them.
+//! Control path: behind a lock, which is never held while anybody waits.
+use crate::controller::Inner;
+use crate::dma::{DmaBuf, rt};
+use crate::queue::{Ended, Outcome, Queue};
+use crate::slots::{Describe, Token};
+use crate::{Error, Failure};
+use underpin_nvme_spec::{AdminOpcode, Sqe, Status};
+
+/// The admin queue and the answers that nobody has fetched yet.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    queue: Queue<DmaBuf>,
+    answers: Vec<Ended<DmaBuf>>,
+}
+
+/// Answers kept for callers that never come back; far more than can be in flight.
+const KEPT_ANSWERS: usize = 256;
+
+impl Admin {
+    pub(crate) const fn new(queue: Queue<DmaBuf>) -> Self {
+        Self {
+            queue,
+            answers: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn queue(&self) -> &Queue<DmaBuf> {
+        &self.queue
+    }
+
+    fn poll(&mut self) {
+        let answers = &mut self.answers;
+        self.queue.poll(usize::MAX, |ended| answers.push(ended));
+        let excess = self.answers.len().saturating_sub(KEPT_ANSWERS);
+        self.answers.drain(..excess);
+    }
+
+    fn fetch(&mut self, token: Token) -> Option<Ended<DmaBuf>> {
+        let at = self.answers.iter().position(|ended| ended.token == token)?;
+        Some(self.answers.swap_remove(at))
+    }
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) dw0: u32,
+    /// The buffer that the command owned.
+    pub(crate) buffer: Option<DmaBuf>,
+}
+
+/// One admin command on its way: first until the queue has room, then until it ends.
+#[derive(Debug)]
+pub(crate) struct Call {
+    opcode: AdminOpcode,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    ToSubmit(Sqe, Option<DmaBuf>),
+    InFlight(Token),
+    Over,
+}
+
+impl Call {
+    /// A command; its data, if any, lies at the start of `buffer`, which it owns from now on.
+    pub(crate) fn new(sqe: Sqe, buffer: Option<DmaBuf>) -> Self {
+        let sqe = match &buffer {
+            // One page at most, aligned to it: PRP1 alone names it.
+            Some(buffer) => sqe.with_prp1(buffer.iova().get()),
+            None => sqe,
+        };
+        Self {
+            opcode: AdminOpcode(sqe.opcode()),
+            state: State::ToSubmit(sqe, buffer),
+        }
+    }
+
+    /// One step: the answer, once there is one.
+    pub(crate) fn poll(&mut self, inner: &Inner) -> Option<Result<Answer, Error>> {
+        let mut admin = inner.admin.lock();
+        let Some(admin) = admin.as_mut() else {
+            return Some(Err(Failure::Closed.into()));
+        };
+        if let State::ToSubmit(..) = self.state {
+            let State::ToSubmit(sqe, buffer) = std::mem::replace(&mut self.state, State::Over)
+            else {
+                return None;
+            };
+            match admin.queue.push(sqe, Describe::default(), buffer) {
+                Ok(token) => {
+                    admin.queue.ring();
+                    self.state = State::InFlight(token);
+                }
+                Err((Error::QueueFull { .. }, buffer)) => {
+                    self.state = State::ToSubmit(sqe, buffer);
+                }
+                Err((error, _)) => return Some(Err(error)),
+            }
+        }
+        admin.poll();
+        let State::InFlight(token) = self.state else {
+            return None;
+        };
+        let ended = admin.fetch(token)?;
+        self.state = State::Over;
+        Some(match ended.outcome {
+            Outcome::Done { status, dw0 } if status.is_success() => Ok(Answer {
+                dw0,
+                buffer: ended.buffer,
+            }),
+            Outcome::Done { status, .. } => Err(self.error(status)),
+            Outcome::Lost => Err(inner.failed()),
+        })
+    }
+
+    /// Waits for the answer; no longer than the admin deadline, which fails the controller.
+    pub(crate) fn wait(mut self, inner: &Inner) -> Result<Answer, Error> {
+        let answer = rt::wait(None, |_now| self.poll(inner));
+        answer.unwrap_or_else(|_| Err(inner.failed()))
+    }
+
+    fn error(&self, status: Status) -> Error {
+        Error::Admin {
+            opcode: self.opcode,
+            status,
+        }
+    }
+}

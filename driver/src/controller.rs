@@ -1,0 +1,641 @@
+//! A controller that works: its namespaces, its queues, and its end with proof.
+//! Everything its device may still touch is kept here until the device provably cannot.
+use crate::admin::{Admin, Call};
+use crate::bring_up::{self, BringUp};
+use crate::dma::rt::sync::{Mutex, OnceLock};
+use crate::dma::rt::{self, Instant};
+use crate::dma::{Attachment, DmaBuf, DmaSpace, Iova, Payload, Word32};
+use crate::doorbell::Shadow;
+use crate::health::Health;
+use crate::queue::{Queue, QueueSpec};
+use crate::registers::{self, Identity};
+use crate::transport::Embedded;
+use crate::{
+    ControllerOptions, DeviceAddress, DeviceUrl, Error, Failure, Namespace, QueueOptions,
+    QueuePair, Transport,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use underpin_nvme_spec::admin::{CreateIoCq, CreateIoSq, DeleteIoCq, DeleteIoSq};
+use underpin_nvme_spec::identify::IdentifyController;
+use underpin_nvme_spec::registers::offset;
+use underpin_nvme_spec::{AdminOpcode, Nsid, NvmOpcode, Qid};
+
+/// Whether completed writes may be lost with power, until a flush.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteCache {
+    /// There is none: completed writes are durable, a flush does nothing.
+    #[default]
+    Absent,
+    /// There is one and it is on: only flushed writes, and those with Force Unit Access, last.
+    Enabled,
+    /// There is one and it is off.
+    Disabled,
+}
+
+/// An NVMe controller. Clones share it; it is shut down when the last clone and the last of its
+/// queues are gone.
+#[derive(Clone, Debug)]
+pub struct Controller(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    /// Tells one controller's namespaces from another's.
+    pub(crate) number: u32,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) space: DmaSpace,
+    pub(crate) identity: Identity,
+    pub(crate) limits: Limits,
+    pub(crate) options: ControllerOptions,
+    pub(crate) health: Arc<Health>,
+    /// Taken out only when memory is leaked for want of proof.
+    pub(crate) admin: Mutex<Option<Admin>>,
+    facts: OnceLock<Facts>,
+    free_qids: Mutex<Vec<u16>>,
+    quarantine: Mutex<Vec<Retired>>,
+    attachment: Option<Attachment>,
+}
+
+/// What the registers allow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) page_bytes: u64,
+    /// The most entries a queue may have.
+    pub(crate) max_entries: u16,
+    pub(crate) dstrd: u8,
+    pub(crate) disable_timeout: Duration,
+    pub(crate) ready_timeout: Duration,
+}
+
+/// What the controller said of itself.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) identify: Box<IdentifyController>,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) granted: u16,
+    pub(crate) max_transfer_bytes: u64,
+    pub(crate) write_cache: WriteCache,
+    pub(crate) doorbells: Option<DoorbellBuffers>,
+}
+
+/// A queue whose owner has dropped it: all that its commands own, until the device lets go.
+pub(crate) struct Retired {
+    pub(crate) qid: Qid,
+    pub(crate) _holds: Box<dyn Send>,
+}
+
+impl std::fmt::Debug for Retired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retired")
+            .field("qid", &self.qid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The two pages of shadow doorbells and EventIdx (NVMe Base 2.0, 5.8).
+#[derive(Debug)]
+pub(crate) struct DoorbellBuffers {
+    shadow: DmaBuf,
+    event_idx: DmaBuf,
+    stride: usize,
+}
+
+/// Entries of the admin queues: calls are few, and one at a time is the rule.
+const ADMIN_ENTRIES: u16 = 32;
+/// The largest memory page that can be used: regions are aligned to 2 MiB.
+const LARGEST_PAGE: u64 = 2 << 20;
+
+impl Controller {
+    /// Opens the controller that `url` names and brings it up; see [`DeviceUrl`]. A namespace in
+    /// the URL is not looked at here; see [`namespace`](Self::namespace).
+    ///
+    /// # Errors
+    /// [`Error::Url`], [`Error::Emulator`], and whatever [`with_transport`](Self::with_transport)
+    /// gives.
+    pub fn open(url: &str, space: &DmaSpace, options: ControllerOptions) -> Result<Self, Error> {
+        let url: DeviceUrl = url.parse()?;
+        Self::open_device(&url.device, space, options)
+    }
+
+    /// As [`open`](Self::open), with a parsed address.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_device(
+        device: &DeviceAddress,
+        space: &DmaSpace,
+        options: ControllerOptions,
+    ) -> Result<Self, Error> {
+        match device {
+            DeviceAddress::Embedded(body) => {
+                let emulator = underpin_emulator::Emulator::new(body.parse()?)?;
+                emulator.start_thread()?;
+                let transport = Embedded::owning(&device.to_string(), emulator);
+                Self::with_transport(transport, space, options)
+            }
+        }
+    }
+
+    /// Brings up the controller behind `transport`. Waits no longer than the controller says
+    /// that it needs (CAP.TO, CRTO) for each state, and the admin timeout for each command.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] when the controller cannot be driven, in words;
+    /// [`Error::NotInTime`]; [`Error::Failed`] when it is gone, in fatal status, or breaks the
+    /// protocol; [`Error::BadAnswer`]; [`Error::Dma`] for memory.
+    pub fn with_transport(
+        transport: Arc<dyn Transport>,
+        space: &DmaSpace,
+        options: ControllerOptions,
+    ) -> Result<Self, Error> {
+        let inner = Arc::new(Inner::new(transport, space, options)?);
+        let mut bring_up = BringUp::new(Arc::clone(&inner));
+        // Every state of the machine has a deadline of its own, so this wait needs none.
+        let outcome = rt::wait(None, |now| bring_up.poll(now));
+        outcome.unwrap_or_else(|_| Err(inner.failed()))?;
+        Ok(Self(inner))
+    }
+
+    /// Its name: the URL without a namespace.
+    pub fn name(&self) -> String {
+        self.0.transport.name()
+    }
+
+    /// The space that its buffers must come from.
+    pub fn space(&self) -> &DmaSpace {
+        &self.0.space
+    }
+
+    /// The identify page as the device gave it.
+    pub fn identify(&self) -> &IdentifyController {
+        &self.0.facts().identify
+    }
+
+    /// The version of the specification that the device states.
+    pub fn version(&self) -> underpin_nvme_spec::registers::Vs {
+        self.0.identity.vs
+    }
+
+    /// The controller's capabilities register.
+    pub fn capabilities(&self) -> underpin_nvme_spec::registers::Cap {
+        self.0.identity.cap
+    }
+
+    /// Its namespaces, in ascending order.
+    pub fn namespaces(&self) -> &[Namespace] {
+        &self.0.facts().namespaces
+    }
+
+    /// The namespace `nsid`, or the first one if `None`.
+    ///
+    /// # Errors
+    /// [`Error::NoNamespace`] when there is no such namespace, naming those there are.
+    pub fn namespace(&self, nsid: Option<Nsid>) -> Result<Namespace, Error> {
+        let namespaces = self.namespaces();
+        let found = match nsid {
+            None => namespaces.first(),
+            Some(nsid) => namespaces.iter().find(|namespace| namespace.nsid() == nsid),
+        };
+        found.cloned().ok_or_else(|| {
+            let ids: Vec<_> = namespaces.iter().map(|ns| ns.nsid().to_string()).collect();
+            let available = if ids.is_empty() {
+                "none".to_owned()
+            } else {
+                ids.join(", ")
+            };
+            Error::NoNamespace {
+                device: self.name(),
+                nsid: nsid.unwrap_or(Nsid(1)),
+                available,
+            }
+        })
+    }
+
+    /// Whether completed writes need a flush to last.
+    pub fn write_cache(&self) -> WriteCache {
+        self.0.facts().write_cache
+    }
+
+    /// How many I/O queue pairs the device grants.
+    pub fn granted_queues(&self) -> u16 {
+        self.0.facts().granted
+    }
+
+    /// The longest transfer of one command; longer requests are split.
+    pub fn max_transfer_bytes(&self) -> u64 {
+        self.0.facts().max_transfer_bytes
+    }
+
+    /// True when I/O queues use shadow doorbells.
+    pub fn has_shadow_doorbells(&self) -> bool {
+        self.0.facts().doorbells.is_some()
+    }
+
+    /// Why the controller is of no use any more, if it is.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.health.failure()
+    }
+
+    /// Queues whose memory is still in quarantine: dropped, but the device has not let go.
+    pub fn quarantined_queues(&self) -> usize {
+        self.0.quarantine.lock().len()
+    }
+
+    /// Makes a queue pair for one thread.
+    ///
+    /// # Errors
+    /// [`Error::NoQueue`] when all that were granted are in use; [`Error::Dma`] for memory;
+    /// [`Error::Admin`] when the device refuses; [`Error::Failed`].
+    pub fn queue_pair<B: Payload>(&self, options: QueueOptions) -> Result<QueuePair<B>, Error> {
+        let queue = self.0.create_queue(options)?;
+        Ok(QueuePair::new(Box::new(queue), Arc::clone(&self.0)))
+    }
+}
+
+impl Inner {
+    fn new(
+        transport: Arc<dyn Transport>,
+        space: &DmaSpace,
+        options: ControllerOptions,
+    ) -> Result<Self, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let identity = registers::identity(&*transport)?;
+        let limits = limits(&*transport, identity)?;
+        let attachment = space.attach(transport.mapper())?;
+        let health = Arc::new(Health::default());
+        let entries = ADMIN_ENTRIES.min(limits.max_entries);
+        let spec = QueueSpec {
+            qid: Qid::ADMIN,
+            depth: entries - 1,
+            sq_entries: entries,
+            cq_entries: entries,
+            page_bytes: limits.page_bytes,
+            max_transfer_bytes: limits.page_bytes,
+            timeout: options.admin_timeout,
+            dstrd: limits.dstrd,
+            shadows: None,
+        };
+        let admin = Admin::new(Queue::new(space, &transport, &health, spec)?);
+        Ok(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            transport,
+            space: space.clone(),
+            identity,
+            limits,
+            options,
+            health,
+            admin: Mutex::new(Some(admin)),
+            facts: OnceLock::new(),
+            free_qids: Mutex::new(Vec::new()),
+            quarantine: Mutex::new(Vec::new()),
+            attachment: Some(attachment),
+        })
+    }
+
+    fn facts(&self) -> &Facts {
+        match self.facts.get() {
+            Some(facts) => facts,
+            // A `Controller` is made only after `up`.
+            None => panic!("a controller was used before it was up"),
+        }
+    }
+
+    /// The controller works.
+    pub(crate) fn up(&self, facts: Facts) {
+        *self.free_qids.lock() = (1..=facts.granted).rev().collect();
+        tracing::info!(
+            device = self.transport.name(),
+            namespaces = facts.namespaces.len(),
+            queues = facts.granted,
+            max_transfer_bytes = facts.max_transfer_bytes,
+            shadow_doorbells = facts.doorbells.is_some(),
+            "controller up"
+        );
+        let _ = self.facts.set(facts);
+    }
+
+    pub(crate) fn failed(&self) -> Error {
+        Error::Failed(self.health.failure().unwrap_or(Failure::Closed))
+    }
+
+    pub(crate) fn not_in_time(&self, state: &'static str, timeout: Duration) -> Error {
+        Error::NotInTime {
+            device: self.transport.name(),
+            state,
+            timeout,
+        }
+    }
+
+    pub(crate) fn bad_answer(&self, what: &'static str, why: String) -> Error {
+        Error::BadAnswer {
+            device: self.transport.name(),
+            what,
+            why,
+        }
+    }
+
+    pub(crate) fn page_align(&self) -> usize {
+        usize::try_from(self.limits.page_bytes).unwrap_or(4096)
+    }
+
+    /// Where the admin rings lie, and how many entries they have.
+    pub(crate) fn admin_rings(&self) -> Result<(Iova, Iova, u16, u16), Error> {
+        let admin = self.admin.lock();
+        let Some(admin) = admin.as_ref() else {
+            return Err(self.failed());
+        };
+        let queue = admin.queue();
+        let entries = queue.depth() as u16 + 1;
+        Ok((queue.sq_iova(), queue.cq_iova(), entries, entries))
+    }
+
+    /// What we need of the identify page.
+    pub(crate) fn check_controller(&self, identify: &IdentifyController) -> Result<(), Error> {
+        let (sqes, cqes) = (identify.sqes(), identify.cqes());
+        let holds = |range: u8, size: u8| (range & 0xf..=range >> 4).contains(&size);
+        if !holds(sqes, 6) || !holds(cqes, 4) {
+            return Err(self.bad_answer(
+                "Identify (controller)",
+                format!("queue entry sizes SQES {sqes:#x}, CQES {cqes:#x} exclude 64 and 16 bytes"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// MDTS counts in pages of CAP.MPSMIN, as a power of two; 0 is no limit.
+    pub(crate) fn max_transfer(&self, mdts: u8) -> u64 {
+        let page = self.limits.page_bytes;
+        // 65,536 blocks of 512 bytes: what a command's block count can say on any format.
+        let most = 65_536 * 512;
+        let device = match mdts {
+            0 => most,
+            _ => page
+                .checked_shl(u32::from(mdts))
+                .filter(|&max| max >> mdts == page)
+                .unwrap_or(most),
+        };
+        let wanted = self.options.max_transfer_bytes.min(device).min(most);
+        (wanted / page * page).max(page)
+    }
+
+    fn create_queue<B: Payload>(&self, options: QueueOptions) -> Result<Queue<B>, Error> {
+        if self.health.is_failed() {
+            return Err(self.failed());
+        }
+        self.reap();
+        let facts = self.facts();
+        let qid = self.free_qids.lock().pop().map(Qid);
+        let qid = qid.ok_or_else(|| Error::NoQueue {
+            device: self.transport.name(),
+            granted: facts.granted,
+        })?;
+        let made = self.create_numbered(qid, options, facts);
+        if made.is_err() && !self.health.is_failed() {
+            self.free_qids.lock().push(qid.0);
+        }
+        made
+    }
+
+    fn create_numbered<B: Payload>(
+        &self,
+        qid: Qid,
+        options: QueueOptions,
+        facts: &Facts,
+    ) -> Result<Queue<B>, Error> {
+        let most = self.limits.max_entries;
+        let depth = options.depth.clamp(1, most - 1);
+        let sq_entries = depth + 1;
+        // Twice as long as can be in flight, so that one head doorbell serves several polls.
+        let cq_entries = sq_entries.saturating_mul(2).min(most);
+        let spec = QueueSpec {
+            qid,
+            depth,
+            sq_entries,
+            cq_entries,
+            page_bytes: self.limits.page_bytes,
+            max_transfer_bytes: facts.max_transfer_bytes,
+            timeout: self.options.command_timeout,
+            dstrd: self.limits.dstrd,
+            shadows: facts
+                .doorbells
+                .as_ref()
+                .map(|buffers| buffers.shadows(qid))
+                .transpose()?,
+        };
+        let queue = Queue::new(&self.space, &self.transport, &self.health, spec)?;
+        let cq = CreateIoCq {
+            qid,
+            entries: u32::from(cq_entries),
+            prp1: queue.cq_iova().get(),
+            contiguous: true,
+            interrupts: false,
+            vector: 0,
+        };
+        let sq = CreateIoSq {
+            qid,
+            entries: u32::from(sq_entries),
+            prp1: queue.sq_iova().get(),
+            contiguous: true,
+            priority: 0,
+            cqid: qid,
+        };
+        let created = Call::new(cq.to_sqe(), None).wait(self).and_then(|_| {
+            Call::new(sq.to_sqe(), None).wait(self).inspect_err(|_| {
+                let _ = Call::new(DeleteIoCq { qid }.to_sqe(), None).wait(self);
+            })
+        });
+        match created {
+            Ok(_) => Ok(queue),
+            Err(error) => {
+                if self.health.is_failed() {
+                    // Whether the device knows the rings is not known.
+                    self.quarantine.lock().push(Retired {
+                        qid,
+                        _holds: Box::new(queue),
+                    });
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a queue that its owner has dropped, and frees it as soon as the device lets go.
+    pub(crate) fn retire(&self, retired: Retired) {
+        self.quarantine.lock().push(retired);
+        self.reap();
+    }
+
+    /// Deletes retired queues on the device. Delete I/O Submission Queue completed with success
+    /// by a live controller ends the queue's DMA (Base 2.0, 5.7): proof, and memory is freed.
+    fn reap(&self) {
+        if self.health.is_failed() {
+            return;
+        }
+        let retired = std::mem::take(&mut *self.quarantine.lock());
+        for queue in retired {
+            let qid = queue.qid;
+            let deleted = Call::new(DeleteIoSq { qid }.to_sqe(), None)
+                .wait(self)
+                .and_then(|_| Call::new(DeleteIoCq { qid }.to_sqe(), None).wait(self));
+            match deleted {
+                Ok(_) => {
+                    drop(queue);
+                    self.free_qids.lock().push(qid.0);
+                }
+                Err(error) => {
+                    tracing::warn!(%qid, %error, "a queue's memory stays in quarantine");
+                    self.quarantine.lock().push(queue);
+                }
+            }
+        }
+    }
+
+    /// Ends all DMA of the device, with proof.
+    fn end_dma(&self) -> Result<(), Error> {
+        let disabled = self.disable();
+        if let Err(error) = &disabled {
+            tracing::warn!(device = self.transport.name(), %error, "not disabled; severing");
+            self.transport.sever()?;
+        }
+        Ok(())
+    }
+
+    /// Orderly shutdown where the controller still works, then CC.EN = 0 and CSTS.RDY = 0, with
+    /// CAP and VS as they were at first: a dead device's registers prove nothing.
+    fn disable(&self) -> Result<(), Error> {
+        let transport = &*self.transport;
+        let cc = registers::cc(transport)?;
+        if cc.en() && !self.health.is_failed() {
+            // Base 2.0, 3.6.1: SHN 01b, until CSTS.SHST says 10b. A device that does not manage
+            // in time is disabled all the same.
+            registers::set_cc(transport, cc.with_shn(0b01))?;
+            let deadline = Instant::now() + self.limits.disable_timeout;
+            let _ = rt::wait(Some(deadline), |_now| {
+                let csts = registers::csts(transport).ok()?;
+                (csts.shst() == 0b10 || csts.cfs() || csts.0 == u32::MAX).then_some(())
+            });
+        }
+        registers::set_cc(transport, cc.with_en(false).with_shn(0))?;
+        let deadline = Instant::now() + self.limits.disable_timeout;
+        let disabled = rt::wait(Some(deadline), |_now| match registers::csts(transport) {
+            Ok(csts) if csts.0 == u32::MAX => Some(Err(Failure::Gone {
+                register: "CSTS",
+                value: u64::from(csts.0),
+            }
+            .into())),
+            Ok(csts) if csts.rdy() => None,
+            Ok(_) => Some(Ok(())),
+            Err(error) => Some(Err(error)),
+        });
+        disabled
+            .unwrap_or_else(|_| Err(self.not_in_time("disabled", self.limits.disable_timeout)))?;
+        let now = registers::identity(transport)?;
+        if now != self.identity {
+            let value = transport.read64(offset::CAP)?;
+            return Err(Failure::Gone {
+                register: "CAP",
+                value,
+            }
+            .into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let proof = self.end_dma();
+        if let Err(error) = proof {
+            // Nothing shows that the device has stopped: its memory is never used again.
+            tracing::error!(device = self.transport.name(), %error, "memory is left to the device");
+            std::mem::forget(self.admin.lock().take());
+            std::mem::forget(std::mem::take(&mut *self.quarantine.lock()));
+            std::mem::forget(self.facts.take());
+            std::mem::forget(self.attachment.take());
+        }
+    }
+}
+
+fn limits(transport: &dyn Transport, identity: Identity) -> Result<Limits, Error> {
+    let cap = identity.cap;
+    let refuse = |why: String| Error::Unsupported {
+        device: transport.name(),
+        why,
+    };
+    let page_bytes = cap.page_min_bytes();
+    if page_bytes > LARGEST_PAGE {
+        return Err(refuse(format!(
+            "its smallest memory page has {page_bytes} bytes (CAP.MPSMIN); {LARGEST_PAGE} is the most that is supported"
+        )));
+    }
+    if cap.mpsmax() < cap.mpsmin() {
+        return Err(refuse("CAP.MPSMAX is below CAP.MPSMIN".to_owned()));
+    }
+    // CAP.CSS: bit 0 NVM command set, bit 6 command sets by Identify, bit 7 admin only.
+    if cap.css() & (1 | 1 << 6) == 0 {
+        return Err(refuse(format!(
+            "it has no I/O command set (CAP.CSS {:#x})",
+            cap.css()
+        )));
+    }
+    if cap.mqes() == 0 {
+        return Err(refuse(
+            "its queues hold a single entry (CAP.MQES 0)".to_owned(),
+        ));
+    }
+    let (disable_timeout, ready_timeout) = bring_up::timeouts(transport, cap)?;
+    Ok(Limits {
+        page_bytes,
+        max_entries: cap.mqes().saturating_add(1),
+        dstrd: cap.dstrd(),
+        disable_timeout,
+        ready_timeout,
+    })
+}
+
+impl DoorbellBuffers {
+    pub(crate) fn new(inner: &Inner) -> Result<Self, Error> {
+        let page = inner.page_align();
+        let stride = 4_usize << inner.limits.dstrd;
+        Ok(Self {
+            shadow: inner.space.alloc(page, page)?,
+            event_idx: inner.space.alloc(page, page)?,
+            stride,
+        })
+    }
+
+    /// How many I/O queues one page of shadow doorbells serves, the admin queue's place aside.
+    pub(crate) fn queues(&self) -> u16 {
+        let pairs = self.shadow.len_bytes() / (2 * self.stride);
+        u16::try_from(pairs.saturating_sub(1)).unwrap_or(u16::MAX)
+    }
+
+    pub(crate) fn iovas(&self) -> (Iova, Iova) {
+        (self.shadow.iova(), self.event_idx.iova())
+    }
+
+    /// The words of a queue: its submission tail, then its completion head, laid out as the
+    /// doorbell registers are. They begin at zero, whatever an earlier queue left there.
+    fn shadows(&self, qid: Qid) -> Result<(Shadow, Shadow), Error> {
+        let word = |at: usize| -> Result<Shadow, underpin_dma::OutOfBounds> {
+            let offset = (2 * usize::from(qid.0) + at) * self.stride;
+            let value = Word32::new(&self.shadow.slice()?, offset)?;
+            let event_idx = Word32::new(&self.event_idx.slice()?, offset)?;
+            value.store(0, Ordering::SeqCst);
+            event_idx.store(0, Ordering::SeqCst);
+            Ok(Shadow { value, event_idx })
+        };
+        let both = word(0).and_then(|tail| Ok((tail, word(1)?)));
+        both.map_err(|error| Error::Dma(error.into()))
+    }
+}
+
+/// An opcode by name: admin or NVM, as the queue has it.
+pub(crate) fn opcode_name(qid: Qid, opcode: u8) -> String {
+    if qid == Qid::ADMIN {
+        AdminOpcode(opcode).to_string()
+    } else {
+        NvmOpcode(opcode).to_string()
+    }
+}

@@ -1,0 +1,219 @@
+//! What can go wrong between a caller and a device, with names, numbers and what to do.
+//! A device that breaks the protocol is a [`Failure`] of its controller, told to every waiter.
+use crate::{DeviceUrlError, TransportError};
+use std::time::Duration;
+use underpin_nvme_spec::{AdminOpcode, Lba, Nsid, NvmOpcode, Qid, Status};
+
+/// Why a controller is of no use any more. Every command in flight is told; its memory stays in
+/// quarantine until the device's DMA has provably ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// A command was not completed in time.
+    #[error("a command ({opcode}) on queue {qid} was not completed within {timeout:?}")]
+    Timeout {
+        /// Its queue.
+        qid: Qid,
+        /// Its opcode, by name.
+        opcode: String,
+        /// The deadline it had.
+        timeout: Duration,
+    },
+    /// The controller set CSTS.CFS (NVMe Base 2.0, 9.5).
+    #[error("the controller reports a fatal status (CSTS {csts:#x}); reset it or replace it")]
+    Fatal {
+        /// The register as read.
+        csts: u32,
+    },
+    /// The device's registers read as all ones, or as zero where that cannot be.
+    #[error("the device is gone: {register} reads {value:#x}")]
+    Gone {
+        /// Which register was read.
+        register: &'static str,
+        /// What it read as.
+        value: u64,
+    },
+    /// The device wrote something that the specification does not allow.
+    #[error("the device broke the protocol on queue {qid}: {what}")]
+    Protocol {
+        /// The queue on which it was seen.
+        qid: Qid,
+        /// What was wrong.
+        what: String,
+    },
+    /// The transport lost the device.
+    #[error("{0}")]
+    Transport(String),
+    /// The controller was closed by its owner.
+    #[error("the controller was closed")]
+    Closed,
+}
+
+/// How a command ended, other than well.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The device completed it with an error status.
+    #[error("{opcode} of namespace {nsid}, {lba} for {len_bytes} bytes: {status}")]
+    Status {
+        /// The status as the device gave it.
+        status: Status,
+        /// The command's opcode.
+        opcode: NvmOpcode,
+        /// Its namespace.
+        nsid: Nsid,
+        /// Its first block; 0 for commands without one.
+        lba: Lba,
+        /// How much it was to transfer.
+        len_bytes: u64,
+    },
+    /// The controller failed while the command was in flight: whether it was carried out is not
+    /// known, and its buffer is in quarantine.
+    #[error("lost with its controller: {0}")]
+    Lost(#[from] Failure),
+}
+
+/// What can go wrong with a controller, a namespace or a queue.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The device's URL could not be read.
+    #[error(transparent)]
+    Url(#[from] DeviceUrlError),
+    /// The embedded controller could not be made.
+    #[error(transparent)]
+    Emulator(#[from] underpin_emulator::EmulatorError),
+    /// DMA memory could not be had.
+    #[error(transparent)]
+    Dma(#[from] underpin_dma::Error),
+    /// The device could not be reached.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The controller has failed.
+    #[error("the controller has failed: {0}")]
+    Failed(#[from] Failure),
+    /// A command ended in an error.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// An admin command ended with an error status.
+    #[error("admin command {opcode}: {status}")]
+    Admin {
+        /// Which command.
+        opcode: AdminOpcode,
+        /// What the device said.
+        status: Status,
+    },
+    /// The controller cannot be driven, in words.
+    #[error("{device} cannot be driven: {why}")]
+    Unsupported {
+        /// The device.
+        device: String,
+        /// Which of its properties is in the way.
+        why: String,
+    },
+    /// The controller did not reach a state within the time that it states itself (CAP.TO, CRTO).
+    #[error("{device} did not become {state} within {timeout:?}, the time it gives itself")]
+    NotInTime {
+        /// The device.
+        device: String,
+        /// `ready` or `disabled`.
+        state: &'static str,
+        /// CAP.TO, or CRTO where it counts.
+        timeout: Duration,
+    },
+    /// The device's answer to an admin command makes no sense.
+    #[error("{device} gave a bad answer to {what}: {why}")]
+    BadAnswer {
+        /// The device.
+        device: String,
+        /// Which command.
+        what: &'static str,
+        /// What is wrong with the answer.
+        why: String,
+    },
+    /// There is no such namespace.
+    #[error("{device} has no namespace {nsid}; it has {available}")]
+    NoNamespace {
+        /// The device.
+        device: String,
+        /// What was asked for.
+        nsid: Nsid,
+        /// The namespaces that there are.
+        available: String,
+    },
+    /// The range does not lie within the namespace.
+    #[error(
+        "{blocks} blocks from {lba} do not lie within namespace {nsid} of {namespace_blocks} blocks"
+    )]
+    OutOfRange {
+        /// The namespace.
+        nsid: Nsid,
+        /// The first block asked for.
+        lba: Lba,
+        /// How many.
+        blocks: u64,
+        /// How many the namespace has.
+        namespace_blocks: u64,
+    },
+    /// All I/O queues that the device granted are in use.
+    #[error("all {granted} I/O queues that {device} grants are in use; drop one first")]
+    NoQueue {
+        /// The device.
+        device: String,
+        /// How many it grants.
+        granted: u16,
+    },
+    /// The queue has no room for the command now.
+    #[error(
+        "the queue is full: {depth} commands are in flight and {needed} more are needed; poll it first"
+    )]
+    QueueFull {
+        /// How many commands it holds.
+        depth: u16,
+        /// How many the request needs after splitting.
+        needed: usize,
+    },
+    /// The request needs more commands than the queue could ever hold.
+    #[error(
+        "{len_bytes} bytes are more than one request may have on this queue, {max_bytes} bytes; split it or make the queue deeper"
+    )]
+    TooLong {
+        /// How long the request was.
+        len_bytes: u64,
+        /// How long it may be.
+        max_bytes: u64,
+    },
+    /// The buffer does not suit the command.
+    #[error("the buffer does not suit: {0}")]
+    Buffer(String),
+    /// The request was made for another controller.
+    #[error("the request was made for a namespace of another controller")]
+    WrongController,
+}
+
+/// A refused submission: why, and the buffer back.
+#[derive(Debug)]
+pub struct Refused<B> {
+    /// Why.
+    pub error: Error,
+    /// The caller's buffer, untouched.
+    pub buffer: B,
+}
+
+impl<B> From<Refused<B>> for Error {
+    fn from(refused: Refused<B>) -> Self {
+        refused.error
+    }
+}
+
+impl<B> std::fmt::Display for Refused<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<B: std::fmt::Debug> std::error::Error for Refused<B> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}

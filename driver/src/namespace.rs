@@ -1,0 +1,281 @@
+//! A namespace as its user sees it: blocks, what is atomic, and the requests one can make of it.
+//! Requests are checked here, against the namespace, so that a queue need not.
+use crate::queue::Transfer;
+use crate::{CommandError, Error};
+use std::fmt;
+use underpin_nvme_spec::identify::IdentifyNamespace;
+use underpin_nvme_spec::nvm::{Flush, ReadWrite};
+use underpin_nvme_spec::{Lba, Nsid};
+
+/// What the device promises to write as a whole or not at all, in logical blocks
+/// (NVM Command Set 1.0, 2.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AtomicWrites {
+    /// With respect to other commands running at the same time.
+    pub normal_blocks: u32,
+    /// With respect to power failure and error as well.
+    pub power_fail_blocks: u32,
+    /// A write that crosses a multiple of this many blocks is not atomic; `None`: no boundary.
+    pub boundary_blocks: Option<u32>,
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Transfer,
+    Flush,
+}
+
+/// A checked request for one namespace, to be given to a queue of its controller.
+#[derive(Clone, Copy, Debug)]
+pub struct Io {
+    pub(crate) controller: u32,
+    pub(crate) kind: Kind,
+    pub(crate) transfer: Transfer,
+}
+
+impl Io {
+    /// How many bytes it transfers; 0 for a flush.
+    pub const fn len_bytes(&self) -> u64 {
+        self.transfer.len_bytes
+    }
+
+    /// The same write with Force Unit Access: complete only when it is on the medium, whatever
+    /// the write cache. A read with it is read from the medium.
+    ///
+    /// ```
+    /// # use underpin_nvme::{Controller, ControllerOptions};
+    /// # use underpin_dma::DmaSpace;
+    /// # let controller = Controller::open("emu:size=1m", &DmaSpace::new(), ControllerOptions::default())?;
+    /// # let ns = controller.namespaces()[0].clone();
+    /// let durable = ns.write(underpin_nvme::Lba(0), 8)?.force_unit_access();
+    /// # Ok::<(), underpin_nvme::Error>(())
+    /// ```
+    #[must_use]
+    pub fn force_unit_access(mut self) -> Self {
+        if self.kind == Kind::Transfer {
+            // CDW12 bit 30 (NVM Command Set 1.0, 3.2.4 and 3.2.6).
+            self.transfer.sqe = self
+                .transfer
+                .sqe
+                .with_cdw12(self.transfer.sqe.cdw12() | 1 << 30);
+        }
+        self
+    }
+}
+
+/// A namespace that can be read and written.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    controller: u32,
+    nsid: Nsid,
+    blocks: u64,
+    lba_shift: u8,
+    atomic: AtomicWrites,
+    unusable: Option<String>,
+    identify: Box<IdentifyNamespace>,
+}
+
+impl Namespace {
+    /// Reads what the device says of a namespace, believing none of it.
+    pub(crate) fn new(
+        controller: u32,
+        nsid: Nsid,
+        identify: Box<IdentifyNamespace>,
+        controller_atomic: (u16, u16),
+    ) -> Self {
+        let format = identify.format();
+        let lba_shift = format.lbads();
+        let blocks = identify.nsze();
+        let bytes = u32::from(lba_shift);
+        let unusable = if !(9..=16).contains(&lba_shift) {
+            Some(format!(
+                "its blocks have 2^{lba_shift} bytes; 512 to 65536 are supported"
+            ))
+        } else if format.ms() != 0 {
+            Some(format!(
+                "its blocks carry {} bytes of metadata, which is not supported yet",
+                format.ms()
+            ))
+        } else if blocks
+            .checked_shl(bytes)
+            .is_none_or(|len| len >> bytes != blocks)
+        {
+            Some(format!(
+                "its size, {blocks} blocks, is larger than 2^64 bytes"
+            ))
+        } else {
+            None
+        };
+        Self {
+            controller,
+            nsid,
+            blocks,
+            lba_shift: if (9..=16).contains(&lba_shift) {
+                lba_shift
+            } else {
+                9
+            },
+            atomic: atomic_writes(&identify, controller_atomic),
+            unusable,
+            identify,
+        }
+    }
+
+    /// Its identifier.
+    pub const fn nsid(&self) -> Nsid {
+        self.nsid
+    }
+
+    /// Its size in logical blocks.
+    pub const fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The size of a logical block.
+    pub const fn lba_bytes(&self) -> u32 {
+        1 << self.lba_shift
+    }
+
+    /// Its size in bytes.
+    pub const fn len_bytes(&self) -> u64 {
+        self.blocks << self.lba_shift
+    }
+
+    /// What the device writes as a whole. A request that is longer than the controller's
+    /// [`max_transfer_bytes`](crate::Controller::max_transfer_bytes) is split, and then is
+    /// atomic only part by part.
+    pub const fn atomic_writes(&self) -> AtomicWrites {
+        self.atomic
+    }
+
+    /// Why it cannot be read and written, if it cannot.
+    pub fn unusable(&self) -> Option<&str> {
+        self.unusable.as_deref()
+    }
+
+    /// The identify page as the device gave it.
+    pub const fn identify(&self) -> &IdentifyNamespace {
+        &self.identify
+    }
+
+    /// A read of `blocks` blocks from `lba` on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] when they do not lie within the namespace, or there are none;
+    /// [`Error::Unsupported`] when the namespace cannot be used.
+    pub fn read(&self, lba: Lba, blocks: u64) -> Result<Io, Error> {
+        self.transfer(lba, blocks, ReadWrite::read)
+    }
+
+    /// A write of `blocks` blocks from `lba` on.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write(&self, lba: Lba, blocks: u64) -> Result<Io, Error> {
+        self.transfer(lba, blocks, ReadWrite::write)
+    }
+
+    /// A flush: every write completed before it is on the medium when it completes.
+    pub fn flush(&self) -> Io {
+        let sqe = Flush { nsid: self.nsid }.to_sqe();
+        let transfer = Transfer {
+            sqe,
+            lba: 0,
+            lba_shift: self.lba_shift,
+            nsid: self.nsid.0,
+            len_bytes: 0,
+        };
+        Io {
+            controller: self.controller,
+            kind: Kind::Flush,
+            transfer,
+        }
+    }
+
+    #[inline(always)]
+    fn transfer(
+        &self,
+        lba: Lba,
+        blocks: u64,
+        command: impl Fn(Nsid) -> underpin_nvme_spec::Sqe,
+    ) -> Result<Io, Error> {
+        let end = lba.0.checked_add(blocks);
+        if self.unusable.is_some() || blocks == 0 || end.is_none_or(|end| end > self.blocks) {
+            return Err(self.refuse(lba, blocks));
+        }
+        let transfer = Transfer {
+            sqe: command(self.nsid),
+            lba: lba.0,
+            lba_shift: self.lba_shift,
+            nsid: self.nsid.0,
+            len_bytes: blocks << self.lba_shift,
+        };
+        Ok(Io {
+            controller: self.controller,
+            kind: Kind::Transfer,
+            transfer,
+        })
+    }
+
+    #[cold]
+    fn refuse(&self, lba: Lba, blocks: u64) -> Error {
+        match &self.unusable {
+            Some(why) => Error::Unsupported {
+                device: format!("namespace {}", self.nsid),
+                why: why.clone(),
+            },
+            None => Error::OutOfRange {
+                nsid: self.nsid,
+                lba,
+                blocks,
+                namespace_blocks: self.blocks,
+            },
+        }
+    }
+}
+
+/// NAWUN, NAWUPF and NABSPF count where NSFEAT.NSABP is set, AWUN and AWUPF of the controller
+/// otherwise; all are counted from 0 (NVM Command Set 1.0, 2.1.4 and 4.1.5.1).
+fn atomic_writes(identify: &IdentifyNamespace, (awun, awupf): (u16, u16)) -> AtomicWrites {
+    let own = identify.nsfeat() & 0b10 != 0;
+    let (normal, power_fail) = if own {
+        (identify.nawun(), identify.nawupf())
+    } else {
+        (awun, awupf)
+    };
+    let boundary = identify.nabspf();
+    AtomicWrites {
+        normal_blocks: u32::from(normal) + 1,
+        power_fail_blocks: u32::from(power_fail) + 1,
+        boundary_blocks: (own && boundary != 0).then(|| u32::from(boundary) + 1),
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "namespace {} of {} blocks of {} bytes",
+            self.nsid,
+            self.blocks,
+            self.lba_bytes()
+        )
+    }
+}
+
+/// An error status of a request, in words.
+#[cold]
+pub(crate) fn status_error(
+    status: underpin_nvme_spec::Status,
+    opcode: u8,
+    describe: crate::slots::Describe,
+) -> CommandError {
+    CommandError::Status {
+        status,
+        opcode: underpin_nvme_spec::NvmOpcode(opcode),
+        nsid: Nsid(describe.nsid),
+        lba: Lba(describe.lba),
+        len_bytes: describe.len_bytes,
+    }
+}

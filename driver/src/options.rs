@@ -1,0 +1,48 @@
+//! What a caller may choose about a controller and its queues; defaults suit most.
+//! What the device grants may be less.
+use std::time::Duration;
+
+/// Choices about a controller.
+#[derive(Clone, Debug)]
+pub struct ControllerOptions {
+    /// How many I/O queue pairs to ask for. The device may grant fewer.
+    pub io_queues: u16,
+    /// The longest transfer to send as one command; the device's MDTS may be shorter. Longer
+    /// requests are split. Each slot of a queue owns PRP list memory for this length.
+    pub max_transfer_bytes: u64,
+    /// A command not completed in this time fails the controller.
+    pub command_timeout: Duration,
+    /// The same for admin commands.
+    pub admin_timeout: Duration,
+    /// Use shadow doorbells where the device offers them.
+    pub shadow_doorbells: bool,
+    /// The most namespaces to identify; a device may claim four billion.
+    pub max_namespaces: usize,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self {
+            io_queues: 64,
+            max_transfer_bytes: 1 << 20,
+            command_timeout: Duration::from_secs(30),
+            admin_timeout: Duration::from_secs(30),
+            shadow_doorbells: true,
+            max_namespaces: 1024,
+        }
+    }
+}
+
+/// Choices about a queue pair.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// Commands in flight at once. The device's limit (CAP.MQES) may be lower;
+    /// [`QueuePair::depth`](crate::QueuePair::depth) says what was granted.
+    pub depth: u16,
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self { depth: 128 }
+    }
+}

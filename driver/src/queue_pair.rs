@@ -1,0 +1,300 @@
+//! A queue pair for one thread: submit, ring, poll. No lock, no allocation, no system call.
+//! What is in flight belongs to the queue; dropping the queue, too, waits for proof.
+use crate::controller::{Inner, Retired};
+use crate::dma::Payload;
+use crate::dma::rt;
+use crate::namespace::{Io, Kind, status_error};
+use crate::queue::{Ended, Outcome, Queue};
+use crate::{CommandError, Error, Failure, QueueStats, Refused, Token};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use underpin_nvme_spec::Qid;
+
+/// A request that has ended.
+#[derive(Debug)]
+#[must_use = "a completion carries the buffer and the command's error"]
+pub struct Completion<B> {
+    /// The request, as [`QueuePair::submit`] named it.
+    pub token: Token,
+    /// How it ended.
+    pub result: Result<(), CommandError>,
+    /// The buffer it owned. `None` for a request without one, and when the controller failed:
+    /// then the device may still write the buffer, and it stays in quarantine.
+    pub buffer: Option<B>,
+}
+
+/// A submission queue and its completion queue, for one thread at a time.
+///
+/// `B` is what a request owns while it is in flight: a [`DmaBuf`](crate::dma::DmaBuf), or a pair
+/// of one and a context of the caller's own.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, PoolOptions};
+/// use underpin_nvme::{Controller, ControllerOptions, Lba, QueueOptions};
+///
+/// let space = DmaSpace::new();
+/// let controller = Controller::open("emu:size=16m", &space, ControllerOptions::default())?;
+/// let ns = controller.namespace(None)?;
+/// let mut queue = controller.queue_pair(QueueOptions::default())?;
+/// let pool = space.pool("blocks", PoolOptions { buf_bytes: 4096, count: 8 })?;
+///
+/// let mut page = pool.alloc()?;
+/// page.copy_from(0, b"written by a device's own hand")?;
+/// let page = queue.run(ns.write(Lba(8), 8)?, page)?;
+/// let page = queue.run(ns.read(Lba(8), 8)?, page)?;
+/// let mut text = [0; 7];
+/// page.copy_to(0, &mut text)?;
+/// assert_eq!(&text, b"written");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct QueuePair<B: Payload> {
+    /// `None` only while it is being dropped.
+    queue: Option<Box<Queue<B>>>,
+    controller: Arc<Inner>,
+    /// Completions that [`run`](Self::run) saw while it waited for its own.
+    stash: VecDeque<Completion<B>>,
+    /// `!Sync`: one thread at a time, without a lock.
+    _one_thread: PhantomData<Cell<()>>,
+}
+
+impl<B: Payload> QueuePair<B> {
+    pub(crate) fn new(queue: Box<Queue<B>>, controller: Arc<Inner>) -> Self {
+        Self {
+            queue: Some(queue),
+            controller,
+            stash: VecDeque::new(),
+            _one_thread: PhantomData,
+        }
+    }
+
+    #[inline(always)]
+    fn queue(&self) -> &Queue<B> {
+        match &self.queue {
+            Some(queue) => queue,
+            None => gone(),
+        }
+    }
+
+    #[inline(always)]
+    fn queue_mut(&mut self) -> &mut Queue<B> {
+        match &mut self.queue {
+            Some(queue) => queue,
+            None => gone(),
+        }
+    }
+
+    /// Its identifier on the device.
+    pub fn qid(&self) -> Qid {
+        self.queue().qid()
+    }
+
+    /// How many commands it can have in flight.
+    pub fn depth(&self) -> usize {
+        self.queue().depth()
+    }
+
+    /// How many commands are in flight (or in quarantine, once the controller has failed).
+    pub fn in_flight(&self) -> usize {
+        self.queue().in_flight()
+    }
+
+    /// How many commands can be submitted now. A request longer than the controller's
+    /// `max_transfer_bytes` takes several.
+    pub fn free(&self) -> usize {
+        self.queue().free_count()
+    }
+
+    /// Figures about it.
+    pub fn stats(&self) -> QueueStats {
+        self.queue().stats()
+    }
+
+    /// Writes the request's command, or commands if it must be split, into the ring. The device
+    /// sees them at the next [`ring`](Self::ring) or [`poll`](Self::poll). The buffer belongs to
+    /// the queue until the request ends; its first `io.len_bytes()` bytes are transferred.
+    ///
+    /// # Errors
+    /// [`Refused`] gives the buffer back: [`Error::QueueFull`] (poll first), [`Error::TooLong`],
+    /// [`Error::Buffer`] (too short, misaligned, of another space), [`Error::WrongController`],
+    /// [`Error::Failed`].
+    #[inline]
+    pub fn submit(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
+        if io.controller != self.controller.number || io.kind != Kind::Transfer {
+            return self.submit_other(io, buffer);
+        }
+        self.queue_mut().submit(&io.transfer, buffer)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn submit_other(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
+        if io.controller != self.controller.number {
+            return Err(Refused {
+                error: Error::WrongController,
+                buffer,
+            });
+        }
+        // A flush may carry something for its owner; the device never sees it.
+        let Io { transfer, .. } = io;
+        self.queue_mut()
+            .push(transfer.sqe, describe(&io), Some(buffer))
+            .map_err(|(error, buffer)| match buffer {
+                Some(buffer) => Refused { error, buffer },
+                None => gone(),
+            })
+    }
+
+    /// Submits a request that transfers nothing, such as a flush.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); [`Error::Buffer`] for a request that needs a buffer.
+    pub fn submit_bare(&mut self, io: Io) -> Result<Token, Error> {
+        if io.controller != self.controller.number {
+            return Err(Error::WrongController);
+        }
+        if io.kind == Kind::Transfer {
+            return Err(Error::Buffer("a read or a write needs one".to_owned()));
+        }
+        let pushed = self.queue_mut().push(io.transfer.sqe, describe(&io), None);
+        pushed.map_err(|(error, _)| error)
+    }
+
+    /// Tells the device of everything submitted since the last ring: one doorbell for a batch.
+    #[inline]
+    pub fn ring(&mut self) {
+        self.queue_mut().ring();
+    }
+
+    /// Takes up to `budget` requests that have ended and gives each to `each`; returns how many.
+    /// Rings first if something was submitted since the last ring. Never waits.
+    ///
+    /// When the controller fails, every request in flight ends here with
+    /// [`CommandError::Lost`] and without its buffer.
+    #[inline]
+    pub fn poll(&mut self, budget: usize, mut each: impl FnMut(Completion<B>)) -> usize {
+        let mut told = 0;
+        if !self.stash.is_empty() {
+            told = self.unstash(budget, &mut each);
+        }
+        let Self {
+            queue: Some(queue),
+            controller,
+            ..
+        } = self
+        else {
+            gone()
+        };
+        told + queue.poll(budget - told, |ended| each(completion(ended, controller)))
+    }
+
+    #[cold]
+    fn unstash(&mut self, budget: usize, each: &mut impl FnMut(Completion<B>)) -> usize {
+        let mut told = 0;
+        while told < budget
+            && let Some(completion) = self.stash.pop_front()
+        {
+            told += 1;
+            each(completion);
+        }
+        told
+    }
+
+    /// Submits a request and waits for its end. Others that end meanwhile are kept for the next
+    /// [`poll`](Self::poll).
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), and [`Error::Command`] with the command's own error. The
+    /// buffer is dropped with an error; use [`submit`](Self::submit) and
+    /// [`wait_for`](Self::wait_for) to keep it.
+    pub fn run(&mut self, io: Io, buffer: B) -> Result<B, Error> {
+        let token = self.submit(io, buffer)?;
+        let Completion { result, buffer, .. } = self.wait_for(token);
+        result?;
+        buffer.ok_or_else(|| Error::Buffer("the request carried none".to_owned()))
+    }
+
+    /// Flushes a namespace and waits for the end.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn flush(&mut self, namespace: &crate::Namespace) -> Result<(), Error> {
+        let token = self.submit_bare(namespace.flush())?;
+        Ok(self.wait_for(token).result?)
+    }
+
+    /// Waits until the request ends; no longer than the commands' deadline, as a late command
+    /// fails the controller and with it every request. A token that is not in flight on this
+    /// queue ends as [`CommandError::Lost`] once nothing is in flight any more.
+    pub fn wait_for(&mut self, token: Token) -> Completion<B> {
+        let mut others = VecDeque::new();
+        let mut found = None;
+        let _ = rt::wait(None, |_now| {
+            let polled = self.poll(usize::MAX, |completion| {
+                if completion.token == token {
+                    found = Some(completion);
+                } else {
+                    others.push_back(completion);
+                }
+            });
+            let over = self.in_flight() == 0 || self.controller.health.is_failed();
+            (found.is_some() || (polled == 0 && over)).then_some(())
+        });
+        self.stash.append(&mut others);
+        found.unwrap_or_else(|| Completion {
+            token,
+            result: Err(CommandError::Lost(
+                self.controller.health.failure().unwrap_or(Failure::Closed),
+            )),
+            buffer: None,
+        })
+    }
+}
+
+#[inline(always)]
+fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
+    let result = match ended.outcome {
+        Outcome::Done { status, .. } if status.is_success() => Ok(()),
+        Outcome::Done { status, .. } => Err(status_error(status, ended.opcode, ended.describe)),
+        Outcome::Lost => Err(lost(controller)),
+    };
+    Completion {
+        token: ended.token,
+        result,
+        buffer: ended.buffer,
+    }
+}
+
+#[cold]
+fn lost(controller: &Inner) -> CommandError {
+    CommandError::Lost(controller.health.failure().unwrap_or(Failure::Closed))
+}
+
+fn describe(io: &Io) -> crate::slots::Describe {
+    crate::slots::Describe {
+        nsid: io.transfer.nsid,
+        lba: io.transfer.lba,
+        len_bytes: 0,
+    }
+}
+
+/// The queue is taken out only by `drop`, after which nobody can call.
+#[cold]
+#[inline(never)]
+fn gone() -> ! {
+    panic!("a queue pair was used while it was being dropped")
+}
+
+impl<B: Payload> Drop for QueuePair<B> {
+    /// Deletes the queue on the device, which ends the DMA of what is in flight; only then are
+    /// its buffers freed. On a controller that has failed they stay in quarantine until the
+    /// controller is closed with proof.
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.take() {
+            let qid = queue.qid();
+            self.controller.retire(Retired { qid, _holds: queue });
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The commands in flight on one queue, and what they own until the device lets go of it.
+//! A slot gives its buffer back with the completion, or keeps it in quarantine: nothing else.
+use crate::dma::rt::Instant;
+use underpin_nvme_spec::{Cid, Status};
+
+/// How a queue names a request to its caller: unique for the queue's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub(crate) u64);
+
+/// One command identifier's worth of state. A request that was split holds several slots; the
+/// first, its *lead*, carries what belongs to the request.
+#[derive(Debug)]
+pub(crate) struct Slot<B> {
+    pub(crate) state: SlotState,
+    /// The command identifier in use: the slot's number, and above it a count that moves with
+    /// every use, so that a stale completion is noticed.
+    cid: u16,
+    /// The lead of the request that this command is part of.
+    pub(crate) lead: u16,
+    /// For deadlines: when the command was first seen in flight; `None` until then.
+    pub(crate) seen: Option<Instant>,
+    pub(crate) opcode: u8,
+    // Of the request; meaningful in a lead only.
+    pub(crate) request: Request<B>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotState {
+    Free,
+    /// The device has the command.
+    InFlight,
+    /// The command has ended, but others of the same request have not.
+    Ended,
+    /// The controller failed under it: the owner was told; the buffer stays until proof.
+    Quarantined,
+}
+
+/// What belongs to a request as a whole.
+#[derive(Debug)]
+pub(crate) struct Request<B> {
+    pub(crate) token: Token,
+    /// Commands of it that have not ended.
+    pub(crate) remaining: u16,
+    /// The first error of any of its commands.
+    pub(crate) status: Status,
+    pub(crate) dw0: u32,
+    pub(crate) describe: Describe,
+    pub(crate) buffer: Option<B>,
+}
+
+/// What an error message says of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Describe {
+    pub(crate) nsid: u32,
+    pub(crate) lba: u64,
+    pub(crate) len_bytes: u64,
+}
+
+/// The slots of one queue.
+#[derive(Debug)]
+pub(crate) struct Slots<B> {
+    slots: Vec<Slot<B>>,
+    free: Vec<u16>,
+    /// Masks the slot's number out of a command identifier.
+    index_mask: u16,
+    next_token: u64,
+}
+
+impl<B> Slots<B> {
+    pub(crate) fn new(depth: u16) -> Self {
+        let slot = |_| Slot {
+            state: SlotState::Free,
+            cid: 0,
+            lead: 0,
+            seen: None,
+            opcode: 0,
+            request: Request {
+                token: Token(0),
+                remaining: 0,
+                status: Status::SUCCESS,
+                dw0: 0,
+                describe: Describe::default(),
+                buffer: None,
+            },
+        };
+        Self {
+            slots: (0..depth).map(slot).collect(),
+            free: (0..depth).rev().collect(),
+            index_mask: depth.next_power_of_two().wrapping_sub(1),
+            next_token: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn depth(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[inline(always)]
+    pub(crate) fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Takes a free slot and gives it a fresh command identifier.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, opcode: u8) -> Option<(u16, Cid)> {
+        let index = self.free.pop()?;
+        let step = self.index_mask.wrapping_add(1);
+        let slot = self.slots.get_mut(usize::from(index))?;
+        // 0xffff is not used: the error log gives it a meaning of its own (Base 2.0, 3.3.3.1).
+        let mut cid = (slot.cid & !self.index_mask).wrapping_add(step) | index;
+        if cid == u16::MAX {
+            cid = index;
+        }
+        slot.cid = cid;
+        slot.state = SlotState::InFlight;
+        slot.lead = index;
+        slot.seen = None;
+        slot.opcode = opcode;
+        Some((index, Cid(cid)))
+    }
+
+    /// Frees a slot whose command has ended.
+    #[inline(always)]
+    pub(crate) fn give_back(&mut self, index: u16) {
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            slot.state = SlotState::Free;
+            self.free.push(index);
+        }
+    }
+
+    /// The slot that a completion's command identifier names, if that command is in flight.
+    #[inline(always)]
+    pub(crate) fn in_flight(&self, cid: Cid) -> Option<u16> {
+        let index = cid.0 & self.index_mask;
+        let slot = self.slots.get(usize::from(index))?;
+        (slot.cid == cid.0 && slot.state == SlotState::InFlight).then_some(index)
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(&mut self, index: u16) -> Option<&mut Slot<B>> {
+        self.slots.get_mut(usize::from(index))
+    }
+
+    #[inline(always)]
+    pub(crate) fn fresh_token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Slot<B>)> {
+        (0_u16..).zip(self.slots.iter_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A command identifier is not used again before its count has run through all its values,
+    /// never 0xffff, and a stale one names nothing.
+    #[test]
+    fn stale_identifiers_name_nothing() {
+        for depth in [1_u16, 2, 3, 32, 1000, 1023] {
+            let mut slots = Slots::<()>::new(depth);
+            let mut last: Option<Cid> = None;
+            for _ in 0..200_000 / u32::from(depth) {
+                let mut taken = Vec::new();
+                while let Some((index, cid)) = slots.take(0) {
+                    assert_ne!(cid.0, 0xffff);
+                    assert_eq!(slots.in_flight(cid), Some(index));
+                    taken.push((index, cid));
+                }
+                assert_eq!(taken.len(), usize::from(depth));
+                if let Some(stale) = last {
+                    assert_eq!(slots.in_flight(stale), None, "{stale:?} is long done");
+                }
+                last = taken.first().map(|&(_, cid)| cid);
+                for (index, cid) in taken {
+                    slots.give_back(index);
+                    assert_eq!(slots.in_flight(cid), None);
+                }
+            }
+        }
+    }
+}

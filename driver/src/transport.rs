@@ -1,0 +1,61 @@
+//! The seam between the driver and whatever the controller is: registers, IOMMU context, proof.
+//! Control path only; the data path holds rings and shadow doorbells and never comes here.
+mod embedded;
+
+pub use embedded::Embedded;
+
+use std::fmt;
+use std::sync::Arc;
+use underpin_dma::Mapper;
+
+/// A register or the device behind it could not be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{device}: {what}")]
+pub struct TransportError {
+    /// The device's name.
+    pub device: String,
+    /// What failed and what can be done about it.
+    pub what: String,
+}
+
+/// How a controller is reached. One implementation a kind of device.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// The device's name for messages: its URL without the namespace.
+    fn name(&self) -> String;
+
+    /// Reads a 32-bit register of BAR0.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the device is known to be out of reach. A device that is gone
+    /// without the transport's knowledge reads as all ones, or as zero.
+    fn read32(&self, offset: usize) -> Result<u32, TransportError>;
+
+    /// Reads a 64-bit register of BAR0.
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
+    fn read64(&self, offset: usize) -> Result<u64, TransportError>;
+
+    /// Writes a 32-bit register of BAR0.
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
+    fn write32(&self, offset: usize, value: u32) -> Result<(), TransportError>;
+
+    /// Writes a 64-bit register of BAR0.
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
+    fn write64(&self, offset: usize, value: u64) -> Result<(), TransportError>;
+
+    /// The IOMMU context that the device is behind.
+    fn mapper(&self) -> Arc<dyn Mapper>;
+
+    /// Ends the device's DMA by the transport's own means: the connection closed, the device's
+    /// group detached, the emulator's thread joined. `Ok` is proof that no DMA follows; the
+    /// device is of no use afterwards.
+    ///
+    /// # Errors
+    /// [`TransportError`] when nothing is proven; memory of the device stays in quarantine then.
+    fn sever(&self) -> Result<(), TransportError>;
+}

@@ -1,0 +1,83 @@
+//! A controller in this process: the emulator behind the driver's transport seam.
+//! Registers are calls; its IOMMU is its own; joining its thread proves the end of DMA.
+use super::{Transport, TransportError};
+use std::sync::Arc;
+use underpin_dma::Mapper;
+use underpin_emulator::Emulator;
+
+/// The embedded NVMe controller as a transport.
+#[derive(Debug)]
+pub struct Embedded {
+    name: String,
+    emulator: Emulator,
+    /// Stop it when the transport goes.
+    owns: bool,
+}
+
+impl Embedded {
+    /// A transport to `emulator`, which the caller has started (or steps itself).
+    pub fn new(name: &str, emulator: Emulator) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            emulator,
+            owns: false,
+        })
+    }
+
+    /// The same, and `emulator` stops with the transport.
+    pub(crate) fn owning(name: &str, emulator: Emulator) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            emulator,
+            owns: true,
+        })
+    }
+
+    /// The controller behind it: for its figures, faults and referee.
+    pub const fn emulator(&self) -> &Emulator {
+        &self.emulator
+    }
+}
+
+impl Transport for Embedded {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn read32(&self, offset: usize) -> Result<u32, TransportError> {
+        Ok(self.emulator.read32(offset))
+    }
+
+    fn read64(&self, offset: usize) -> Result<u64, TransportError> {
+        Ok(self.emulator.read64(offset))
+    }
+
+    fn write32(&self, offset: usize, value: u32) -> Result<(), TransportError> {
+        self.emulator.write32(offset, value);
+        Ok(())
+    }
+
+    fn write64(&self, offset: usize, value: u64) -> Result<(), TransportError> {
+        self.emulator.write64(offset, value);
+        Ok(())
+    }
+
+    fn mapper(&self) -> Arc<dyn Mapper> {
+        self.emulator.mapper()
+    }
+
+    fn sever(&self) -> Result<(), TransportError> {
+        self.emulator.stop().map_err(|error| TransportError {
+            device: self.name.clone(),
+            what: error.to_string(),
+        })
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if self.owns {
+            let _ = self.emulator.stop();
+        }
+    }
+}
