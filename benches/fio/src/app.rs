@@ -1,0 +1,230 @@
+//! The program from arguments to exit status.
+
+#![forbid(unsafe_code)]
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::cli::{self, Format, Invocation, RunRequest};
+use crate::clock::Clock;
+use crate::control::Control;
+use crate::engine::Devices;
+use crate::job::{self, Jobs};
+use crate::options::OptionError;
+use crate::plan::Plan;
+use crate::report::status::StatusLine;
+use crate::report::{PROGRAM, RunReport, json, normal};
+use crate::run::Environment;
+use crate::schedule::{self, Watching};
+use crate::signals::{self, EXIT_INTERRUPTED};
+
+/// An I/O or verification failed.
+const EXIT_FAILED: u8 = 1;
+/// The command line or a job file is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// Does what the arguments ask for.
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    let request = match cli::parse(arguments) {
+        Ok(Invocation::Print(text)) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Invocation::Run(request)) => request,
+        Err(errors) => return usage(&errors),
+    };
+    let environment = |name: &str| std::env::var(name).ok();
+    let jobs = match job::resolve(&request.sections, &request.only_sections, &environment) {
+        Ok(jobs) => jobs,
+        Err(errors) => return usage(&errors),
+    };
+    for warning in &jobs.warnings {
+        eprintln!("underpin-fio: note: {warning}");
+    }
+    if let Err(error) = check(&request, &jobs) {
+        return usage(&[error]);
+    }
+    match Printer::new(&request) {
+        Ok(printer) => start(&request, jobs, printer),
+        Err(error) => usage(&[error]),
+    }
+}
+
+fn usage(errors: &[OptionError]) -> ExitCode {
+    for error in errors {
+        eprintln!("underpin-fio: {error}");
+    }
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// What the program's switches forbid.
+fn check(request: &RunRequest, jobs: &Jobs) -> Result<(), OptionError> {
+    if request.warnings_fatal && !jobs.warnings.is_empty() {
+        return Err(OptionError::Usage(
+            "--warnings-fatal: the notes above are errors".to_owned(),
+        ));
+    }
+    if let Some(spec) = jobs.specs.iter().find(|spec| spec.touches_media())
+        && request.read_only
+    {
+        return Err(OptionError::Usage(format!(
+            "--readonly: job '{}' writes",
+            spec.name
+        )));
+    }
+    if jobs.specs.is_empty() {
+        return Err(OptionError::Usage(
+            "the job files have no job, only [global] sections".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
+    let global_options = jobs.global_options;
+    let plan = Plan::new(jobs.specs);
+    printer.announce(&plan);
+    if request.parse_only {
+        return ExitCode::SUCCESS;
+    }
+    let control = Arc::new(Control::default());
+    if let Err(error) = signals::install(&control.stop) {
+        eprintln!("underpin-fio: cannot handle signals: {error}");
+    }
+    let environment = Environment {
+        clock: Clock::start(),
+        control: Arc::clone(&control),
+        devices: Arc::new(Devices::default()),
+        entropy: RandomState::new().build_hasher().finish(),
+    };
+    let shares_output = request.output.is_none() && !printer.has_text();
+    printer.begin(&plan);
+    let formats = printer.formats.clone();
+    let mut interim = printer.clone_handle();
+    let mut lines = printer.clone_handle();
+    let report = schedule::execute(
+        &plan,
+        &environment,
+        Watching {
+            status: StatusLine::new(request.eta, shares_output),
+            status_interval_ns: request.status_interval_ns,
+            on_report: &mut |report| interim.print(report, &formats),
+            tell: &mut |line| lines.line(&line),
+        },
+        &global_options,
+    );
+    let interrupted = control.stopping();
+    if interrupted {
+        printer.line("\nunderpin-fio: terminating on signal");
+    }
+    let formats = printer.formats.clone();
+    printer.print(&report, &formats);
+    if interrupted {
+        ExitCode::from(EXIT_INTERRUPTED)
+    } else if report.failed() || printer.failed {
+        ExitCode::from(EXIT_FAILED)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Where reports go.
+struct Printer {
+    formats: Vec<Format>,
+    file: Option<Arc<std::fs::File>>,
+    failed: bool,
+}
+
+impl Printer {
+    fn new(request: &RunRequest) -> Result<Self, OptionError> {
+        let file = match &request.output {
+            Some(path) if !request.parse_only => {
+                let file = std::fs::File::create(path).map_err(|error| {
+                    OptionError::Usage(format!("--output={}: {error}", path.display()))
+                })?;
+                Some(Arc::new(file))
+            }
+            _ => None,
+        };
+        Ok(Self {
+            formats: request.formats.clone(),
+            file,
+            failed: false,
+        })
+    }
+
+    fn clone_handle(&self) -> Self {
+        Self {
+            formats: self.formats.clone(),
+            file: self.file.clone(),
+            failed: false,
+        }
+    }
+
+    /// Whether text may be mixed into the output without spoiling JSON.
+    fn has_text(&self) -> bool {
+        self.formats.contains(&Format::Normal)
+    }
+
+    fn write(&mut self, text: &str) {
+        let result = match &self.file {
+            Some(file) => (&**file).write_all(text.as_bytes()),
+            None => {
+                let mut out = io::stdout();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+        };
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            eprintln!("underpin-fio: cannot write the report: {error}");
+        }
+    }
+
+    /// A line of text, to the report if that is text, else to standard error.
+    fn line(&mut self, line: &str) {
+        if self.has_text() {
+            self.write(&format!("{line}\n"));
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    fn announce(&mut self, plan: &Plan) {
+        if !self.has_text() {
+            return;
+        }
+        for thread in plan.threads() {
+            match thread.clone {
+                0 => self.line(&normal::announcement(&thread.spec, thread.group)),
+                1 => self.line("..."),
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, plan: &Plan) {
+        if !self.has_text() {
+            return;
+        }
+        let count = plan.threads().count();
+        self.line(PROGRAM);
+        self.line(&format!(
+            "Starting {count} thread{}",
+            if count == 1 { "" } else { "s" }
+        ));
+    }
+
+    fn print(&mut self, report: &RunReport, formats: &[Format]) {
+        for format in formats {
+            let text = match format {
+                Format::Normal => normal::render(report),
+                Format::Json => json::render(report, false),
+                Format::JsonPlus => json::render(report, true),
+            };
+            self.write(&text);
+        }
+    }
+}
