@@ -1,0 +1,204 @@
+//! The program as a command: exit statuses, messages, signals.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+
+use common::{folder, ours, output, stock, succeed, write};
+use serde_json::Value;
+
+/// Exit status 2, and a message with file, line, option and the way out.
+#[test]
+fn mistakes_in_a_job_file_are_named() {
+    let at = folder();
+    for (job, words) in [
+        (
+            "[a]\nsize=1m\nrwmixred=3\n",
+            &["x.fio:3:", "rwmixred", "'rwmixread'"][..],
+        ),
+        ("[a]\nsize=1m\nbs=4q\n", &["x.fio:3:", "'bs'", "'4q'", "4k"]),
+        ("bs=4k\n[a]\n", &["x.fio:1:", "[global]"]),
+        ("[a]\nbssplit=4k/50\n", &["x.fio:2:", "bssplit"]),
+        ("[a]\nsize=1k\n", &["x.fio:1", "'a'", "block"]),
+        ("[global]\nbs=4k\n", &["no job"]),
+    ] {
+        write(at.path(), "x.fio", job);
+        let (result, stdout, stderr) = output(ours().current_dir(at.path()).arg("x.fio"));
+        assert_eq!(result.status.code(), Some(2), "{job}: {stderr}");
+        assert_eq!(stdout, "");
+        for word in words {
+            assert!(stderr.contains(word), "{job}: {stderr}");
+        }
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+}
+
+/// All mistakes at once, not one per run.
+#[test]
+fn all_mistakes_are_reported() {
+    let at = folder();
+    write(
+        at.path(),
+        "x.fio",
+        "[global]\niodpeth=3\n[a]\nbs=4q\n[b]\nrw=sideways\n",
+    );
+    let (_, _, stderr) = output(ours().current_dir(at.path()).arg("x.fio"));
+    for line in ["x.fio:2:", "x.fio:4:", "x.fio:6:"] {
+        assert_eq!(stderr.matches(line).count(), 1, "{stderr}");
+    }
+}
+
+/// `--parse-only` checks and touches nothing; `--readonly` refuses writers.
+#[test]
+fn checks_without_a_run() {
+    let at = folder();
+    write(at.path(), "x.fio", "[a]\nsize=1m\nrw=write\n");
+    let text = succeed(
+        ours()
+            .current_dir(at.path())
+            .args(["--parse-only", "x.fio"]),
+    );
+    assert!(text.starts_with("a: (g=0): rw=write"), "{text}");
+    assert!(!at.path().join("a.0.0").exists());
+    let (result, _, stderr) = output(ours().current_dir(at.path()).args(["--readonly", "x.fio"]));
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr.contains("'a' writes"), "{stderr}");
+}
+
+/// A harmless option of fio: one note, and the run goes on.
+#[test]
+fn options_without_effect_are_noted_once() {
+    let at = folder();
+    let job = "[global]\nsize=64k\nhipri=1\ngtod_reduce=1\n[a]\n[b]\nhipri=1\n";
+    write(at.path(), "x.fio", job);
+    let (result, _, stderr) = output(ours().current_dir(at.path()).arg("x.fio"));
+    assert!(result.status.success());
+    assert_eq!(stderr.matches("hipri").count(), 1, "{stderr}");
+    assert_eq!(stderr.matches("gtod_reduce").count(), 1, "{stderr}");
+}
+
+/// Help and version do not need a job.
+#[test]
+fn help_is_there() {
+    let text = succeed(ours().arg("--help"));
+    assert!(text.contains("Examples:") && text.contains("iodepth"));
+    assert!(succeed(ours().arg("--cmdhelp=rwmixread")).contains("Default: 50"));
+    assert!(succeed(ours().arg("--cmdhelp")).contains("verify_fatal"));
+    assert!(succeed(ours().arg("--version")).starts_with("underpin-fio-"));
+    let (result, _, stderr) = output(ours().arg("--cmdhelp=rwmixred"));
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr.contains("'rwmixread'"), "{stderr}");
+}
+
+/// `${NAME}` comes from the environment.
+#[test]
+fn the_environment_reaches_the_job() {
+    let at = folder();
+    write(
+        at.path(),
+        "x.fio",
+        "[a]\nsize=${SIZE}\nrw=write\nfilename=${NAME}.img\n",
+    );
+    let mut command = ours();
+    command.current_dir(at.path()).arg("x.fio");
+    succeed(command.env("SIZE", "64k").env("NAME", "file"));
+    assert_eq!(
+        std::fs::metadata(at.path().join("file.img")).unwrap().len(),
+        65_536
+    );
+}
+
+/// What cannot be done is exit status 1 with the file's name.
+#[test]
+fn failures_name_the_file() {
+    let at = folder();
+    let job = ["--name=a", "--size=64k", "--filename=/nonexistent/f"];
+    for engine in ["--ioengine=psync", "--ioengine=io_uring"] {
+        let (result, _, stderr) = output(ours().current_dir(at.path()).args(job).arg(engine));
+        assert_eq!(result.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("/nonexistent/f"), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    let job = [
+        "--name=a",
+        "--filename=/dev/full",
+        "--size=64k",
+        "--rw=write",
+    ];
+    let (result, _, stderr) = output(ours().current_dir(at.path()).args(job));
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("/dev/full"), "{stderr}");
+}
+
+fn interrupted(extra: &[&str], signals: &[&str]) -> (Option<i32>, String) {
+    let at = folder();
+    let mut child = ours()
+        .current_dir(at.path())
+        .args([
+            "--name=a",
+            "--size=64k",
+            "--rw=randread",
+            "--time_based",
+            "--runtime=600",
+        ])
+        .args(["--output-format=json", "--eta=never"])
+        .args(extra)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The file is laid out before the handlers matter: I/O is on soon after.
+    while !at.path().join("a.0.0").exists() {
+        std::hint::spin_loop();
+    }
+    succeed(Command::new("sleep").arg("0.5"));
+    for signal in signals {
+        succeed(Command::new("kill").arg(signal).arg(child.id().to_string()));
+        succeed(Command::new("sleep").arg("0.05"));
+    }
+    let mut text = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
+    (child.wait().unwrap().code(), text)
+}
+
+/// The first signal ends the run with a valid report and status 130.
+#[test]
+fn an_interrupted_run_reports_what_it_measured() {
+    for signal in ["-INT", "-TERM"] {
+        let (code, text) = interrupted(&[], &[signal]);
+        assert_eq!(code, Some(130));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert!(report["jobs"][0]["read"]["total_ios"].as_u64().unwrap() > 0);
+    }
+    // A job that has not begun its I/O is stopped too.
+    let (code, text) = interrupted(&["--startdelay=600"], &["-INT"]);
+    assert_eq!(code, Some(130));
+    let _: Value = serde_json::from_str(&text).unwrap();
+}
+
+/// Stock fio's options that job files in the wild use are all known here, one
+/// way or another: no option of fio is answered with "unknown".
+#[test]
+fn every_option_of_fio_is_known() {
+    let list = succeed(stock().arg("--cmdhelp=all"));
+    let names: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|name| name.trim_end_matches(':'))
+        .collect();
+    assert!(names.len() > 150, "{}", names.len());
+    let unknown: Vec<&str> = names
+        .into_iter()
+        .filter(|name| {
+            let (result, _, _) = output(ours().arg(format!("--cmdhelp={name}")));
+            !result.status.success()
+        })
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
