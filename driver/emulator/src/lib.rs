@@ -1,1 +1,48 @@
-//! placeholder
+//! An NVMe controller in software: the embedded default, the test device, and the referee.
+//!
+//! It follows NVMe Base 2.0 and NVM Command Set 1.0 as far as a host driver needs them, and shares
+//! nothing with Underpin's driver but the specification's structures and the primitives of
+//! `underpin-dma`; so it can embarrass the driver. It has its own IOMMU, which blocks and records
+//! what the host has not mapped; shadow doorbells with the sleep protocol of Base 2.0, 5.8; media
+//! `ram`, `file` and `null`; faults by a small language; and the memory half of a race referee.
+//!
+//! - Bytes of the host, from registers, rings, commands and lists, are checked everywhere: there
+//!   is no panic, no hang and no unbounded loop behind them.
+//! - A batch holds the IOMMU's table, so that a mapping whose `unmap` has returned is out of the
+//!   controller's reach.
+//! - All randomness comes from the configured seed and all time from the caller of a step, so a
+//!   run in simulation can be repeated.
+//!
+//! Not there yet: interrupts, asynchronous events (requests are held), a volatile cache that can
+//! lose what was not flushed.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod bar;
+mod bus;
+mod config;
+mod core;
+mod emulator;
+mod error;
+mod faults;
+mod identify;
+mod iommu;
+mod job;
+mod media;
+mod namespace;
+mod nvm;
+mod queues;
+mod referee;
+mod shadow;
+mod stats;
+mod task;
+mod text;
+mod walk;
+
+pub use config::{EmulatorConfig, Media, NamespaceConfig};
+pub use emulator::{Emulator, InlineCore};
+pub use error::EmulatorError;
+pub use faults::{Fault, FaultKind, FaultOp, FaultParseError, FaultReport, Trigger};
+pub use iommu::{Direction, IommuFault};
+pub use referee::{Referee, Violation, ViolationKind};
+pub use stats::EmulatorStats;

@@ -1,0 +1,306 @@
+//! The handle of an emulated controller: made from a configuration, started one way or another,
+//! reached through its registers and its IOMMU, and stopped with proof that no DMA follows.
+use crate::bar::Bar;
+use crate::bus::Bus;
+use crate::config::EmulatorConfig;
+use crate::core::Machine;
+use crate::faults::{Fault, FaultBoard, FaultReport};
+use crate::identify::VERSION;
+use crate::iommu::{Iommu, IommuFault};
+use crate::stats::{EmulatorStats, PublishedStats};
+use crate::task::{Core, EmulatorTask};
+use crate::{EmulatorError, Referee};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use underpin_dma::Mapper;
+use underpin_dma::rt::sync::Mutex;
+use underpin_dma::rt::{self, Instant, NotJoined, Step, TaskHandle};
+use underpin_nvme_spec::registers::{Cap, Crto};
+
+/// What handle and controller share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) bar: Bar,
+    pub(crate) iommu: Arc<Iommu>,
+    pub(crate) faults: FaultBoard,
+    pub(crate) stats: PublishedStats,
+}
+
+/// Who steps the controller.
+#[derive(Debug)]
+enum Runner {
+    /// Nobody yet.
+    Built(Box<Core>),
+    Task(TaskHandle),
+    /// Whoever holds the [`InlineCore`].
+    Inline,
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    referee: Option<Arc<Referee>>,
+    runner: Mutex<Runner>,
+}
+
+/// An NVMe controller in software. Clones are the same controller; it is stopped and joined when
+/// the last of them is dropped.
+///
+/// ```
+/// use underpin_emulator::{Emulator, EmulatorConfig};
+///
+/// let config: EmulatorConfig = "size=16m,lba=4096".parse()?;
+/// let emulator = Emulator::new(config)?;
+/// emulator.start_thread()?;
+/// assert_eq!(emulator.read32(0x08), 0x0002_0000, "VS says NVMe 2.0.0");
+/// emulator.stop()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Emulator(Arc<Handle>);
+
+impl Emulator {
+    /// Builds a controller. Nothing runs yet: start it one of three ways.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Option`] for a configuration that no controller can have;
+    /// [`EmulatorError::File`] and [`EmulatorError::Memory`] when a medium cannot be had.
+    pub fn new(config: EmulatorConfig) -> Result<Self, EmulatorError> {
+        config.check()?;
+        let iommu = Iommu::new(
+            config.name.clone(),
+            config.usable.clone(),
+            config.max_mappings,
+        );
+        let bus = Bus::new(Arc::clone(&iommu), config.referee.clone());
+        let machine = Machine::new(&config, bus)?;
+        let shared = Arc::new(Shared {
+            name: config.name.clone(),
+            bar: bar(&config),
+            iommu,
+            faults: FaultBoard::default(),
+            stats: PublishedStats::default(),
+        });
+        config
+            .faults
+            .iter()
+            .for_each(|fault| shared.faults.add(*fault));
+        let core = Box::new(Core {
+            shared: Arc::clone(&shared),
+            machine,
+        });
+        Ok(Self(Arc::new(Handle {
+            shared,
+            referee: config.referee,
+            runner: Mutex::new(Runner::Built(core)),
+        })))
+    }
+
+    /// Takes the core out, if nobody runs it yet.
+    fn take_core(&self, runner: &mut Runner) -> Option<Box<Core>> {
+        match std::mem::replace(runner, Runner::Stopped) {
+            Runner::Built(core) => Some(core),
+            other => {
+                *runner = other;
+                None
+            }
+        }
+    }
+
+    fn run(&self, runner: &mut Runner, handle: TaskHandle) {
+        let waker = handle.waker();
+        self.0.shared.bar.set_waker(waker.clone());
+        self.0.shared.iommu.set_waker(waker.clone());
+        *runner = Runner::Task(handle);
+        // A register may have been written before there was anybody to wake.
+        waker.wake();
+    }
+
+    /// Runs the controller on a thread of its own; in a simulated build, under the scheduler.
+    ///
+    /// # Errors
+    /// [`EmulatorError::Started`] when it was started already; [`EmulatorError::Thread`] when the
+    /// operating system grants no thread.
+    pub fn start_thread(&self) -> Result<(), EmulatorError> {
+        let mut runner = self.0.runner.lock();
+        let core = self.take_core(&mut runner).ok_or(EmulatorError::Started)?;
+        let task = EmulatorTask {
+            core: *core,
+            spins: !rt::sim::is_simulated(),
+        };
+        let handle =
+            rt::spawn(&self.0.shared.name, Box::new(task)).map_err(EmulatorError::Thread)?;
+        self.run(&mut runner, handle);
+        Ok(())
+    }
+
+    /// Runs the controller on the calling thread, whenever that thread is inside
+    /// [`rt::wait`]. Does nothing when the controller was started already.
+    pub fn start_local(&self) {
+        let mut runner = self.0.runner.lock();
+        let Some(core) = self.take_core(&mut runner) else {
+            tracing::warn!(emulator = %self.0.shared.name, "it was started already");
+            return;
+        };
+        let task = EmulatorTask {
+            core: *core,
+            spins: false,
+        };
+        let handle = rt::spawn_local(&self.0.shared.name, Box::new(task));
+        self.run(&mut runner, handle);
+    }
+
+    /// The controller itself, for a caller that steps it by hand: for measuring the host's side
+    /// alone. It is inert when the controller was started already.
+    pub fn inline_core(&self) -> InlineCore {
+        let mut runner = self.0.runner.lock();
+        let core = self.take_core(&mut runner);
+        if core.is_some() {
+            *runner = Runner::Inline;
+        }
+        InlineCore { core }
+    }
+
+    /// Ends the controller: blocks all its DMA, then stops and joins what runs it. The device is
+    /// gone afterwards: registers read all ones. `Ok` is proof that no DMA follows.
+    ///
+    /// # Errors
+    /// [`NotJoined`] when it runs on another thread's waits and that thread does not wait.
+    pub fn stop(&self) -> Result<(), NotJoined> {
+        let runner = std::mem::replace(&mut *self.0.runner.lock(), Runner::Stopped);
+        // First of all, and enough for itself: every batch asks the table, which is locked now.
+        self.0.shared.iommu.sever();
+        self.0.shared.bar.remove();
+        match runner {
+            Runner::Task(handle) => handle.join(),
+            Runner::Built(_) | Runner::Inline | Runner::Stopped => Ok(()),
+        }
+    }
+
+    /// Reads a 32-bit register of BAR0. A device that was removed reads all ones.
+    pub fn read32(&self, offset: usize) -> u32 {
+        self.0.shared.bar.read32(offset)
+    }
+
+    /// Reads a 64-bit register of BAR0. A device that was removed reads all ones.
+    pub fn read64(&self, offset: usize) -> u64 {
+        self.0.shared.bar.read64(offset)
+    }
+
+    /// Writes a 32-bit register of BAR0: stores it and wakes the controller.
+    pub fn write32(&self, offset: usize, value: u32) {
+        self.0.shared.bar.write32(offset, value);
+    }
+
+    /// Writes a 64-bit register of BAR0, low half first.
+    pub fn write64(&self, offset: usize, value: u64) {
+        self.0.shared.bar.write64(offset, value);
+    }
+
+    /// The controller's IOMMU context, to attach to a [`DmaSpace`](underpin_dma::DmaSpace).
+    pub fn mapper(&self) -> Arc<dyn Mapper> {
+        Arc::clone(&self.0.shared.iommu) as Arc<dyn Mapper>
+    }
+
+    /// The name it was given.
+    pub fn name(&self) -> &str {
+        &self.0.shared.name
+    }
+
+    /// Figures since the controller was made, as of its last batch.
+    pub fn stats(&self) -> EmulatorStats {
+        let shared = &self.0.shared;
+        let mut stats = shared.stats.read();
+        stats.blocked_dma = shared.iommu.fault_count();
+        stats.doorbell_writes = shared.bar.doorbell_writes.load(Ordering::Relaxed);
+        stats.kicks = shared.bar.kicks.load(Ordering::Relaxed);
+        stats.invalid_doorbells += shared.bar.invalid_doorbells.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// Every fault there is, and how often it fired.
+    pub fn faults(&self) -> Vec<FaultReport> {
+        self.0.shared.faults.reports()
+    }
+
+    /// Adds a fault. Commands whose doorbell is rung after this call meet it.
+    pub fn inject(&self, fault: Fault) {
+        self.0.shared.faults.add(fault);
+    }
+
+    /// Lets commands go on that a `hold` fault has held up to now.
+    pub fn release_held(&self) {
+        self.0.shared.faults.release_held();
+        self.0.shared.bar.wake();
+    }
+
+    /// DMA that the IOMMU blocked: the first 256 accesses; all are counted in
+    /// [`stats`](Self::stats).
+    pub fn iommu_faults(&self) -> Vec<IommuFault> {
+        self.0.shared.iommu.faults()
+    }
+
+    /// The referee it was configured with.
+    pub fn referee(&self) -> Option<&Arc<Referee>> {
+        self.0.referee.as_ref()
+    }
+}
+
+fn bar(config: &EmulatorConfig) -> Bar {
+    const UNIT_MS: u32 = 500;
+    let units = |ms: u32| u64::from(ms.div_ceil(UNIT_MS));
+    let timeout = units(config.timeout_ms).clamp(1, 255) as u8;
+    let ready_ms = config.ready_timeout_ms.unwrap_or(config.timeout_ms);
+    let crto = Crto(0).with_crwmt(units(ready_ms).clamp(1, 65535) as u16);
+    let cap = Cap(0)
+        .with_mqes((config.max_queue_entries - 1) as u16)
+        .with_cqr(true)
+        .with_to(timeout)
+        .with_dstrd(config.dstrd)
+        // The NVM command set.
+        .with_css(1)
+        .with_mpsmin(config.mpsmin)
+        .with_mpsmax(config.mpsmax)
+        // Ready with media.
+        .with_crms(1);
+    Bar::new(cap, VERSION, crto, usize::from(config.queues) + 1)
+}
+
+/// A controller that its holder steps by hand, on one thread with the host's side.
+///
+/// It takes one lock a batch, allocates nothing for reads, writes and flushes, and reads no clock
+/// while no fault is armed.
+#[derive(Debug)]
+pub struct InlineCore {
+    core: Option<Box<Core>>,
+}
+
+impl InlineCore {
+    /// Does what there is to do, up to 64 commands of each queue, and says what comes next.
+    /// [`Step::Done`] when the controller was started otherwise.
+    pub fn step(&mut self, now: Instant) -> Step {
+        match &mut self.core {
+            Some(core) => core.step(now),
+            None => Step::Done,
+        }
+    }
+
+    /// Does what there is to do, up to 64 commands of each queue. Returns how much was done.
+    #[inline]
+    pub fn run_batch(&mut self) -> usize {
+        let Some(core) = &mut self.core else { return 0 };
+        let now = match core.machine.is_fast() {
+            true => Instant::START,
+            false => Instant::now(),
+        };
+        core.batch(now)
+    }
+
+    /// Publishes EventIdx and looks again, as a controller does that wants to sleep. True when it
+    /// could.
+    pub fn before_sleep(&mut self) -> bool {
+        self.core.as_mut().is_none_or(|core| core.before_sleep())
+    }
+}

@@ -1,0 +1,98 @@
+//! A medium in a file of the host, so that what was written can be looked at by other programs.
+//! Buffered I/O through one bounce buffer; a flush is fdatasync.
+use super::MediumError;
+use crate::EmulatorError;
+use crate::config::NamespaceConfig;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use underpin_dma::View;
+
+/// The longest piece moved by one system call.
+const BOUNCE_BYTES: usize = 128 << 10;
+
+/// Blocks in a file.
+#[derive(Debug)]
+pub(crate) struct FileMedium {
+    file: File,
+    bounce: Vec<u8>,
+}
+
+impl FileMedium {
+    /// Opens or creates the file, extends it to the configured size, and says how many bytes of
+    /// it are used: all, when no size is configured and it is not empty.
+    pub(crate) fn open(
+        path: &Path,
+        config: &NamespaceConfig,
+        vwc: bool,
+    ) -> Result<(Self, u64), EmulatorError> {
+        let fail = |step: &'static str| {
+            let path = path.to_owned();
+            move |source| EmulatorError::File { path, step, source }
+        };
+        // Without a volatile write cache a completed write is durable.
+        let flags = if vwc { 0 } else { libc::O_DSYNC };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(fail("opening"))?;
+        let metadata = file.metadata().map_err(fail("examining"))?;
+        let present = metadata.len();
+        let size_bytes = match config.size_bytes {
+            Some(size) => size,
+            None if present >= u64::from(config.lba_bytes) => {
+                present - present % u64::from(config.lba_bytes)
+            }
+            None => config.size_or_default(),
+        };
+        if present < size_bytes {
+            file.set_len(size_bytes).map_err(fail("extending"))?;
+        }
+        let bounce = vec![0; BOUNCE_BYTES];
+        Ok((Self { file, bounce }, size_bytes))
+    }
+
+    pub(crate) fn read(&mut self, at: u64, to: View<'_>) -> Result<(), MediumError> {
+        let mut done = 0;
+        while done < to.len_bytes() {
+            let len = (to.len_bytes() - done).min(self.bounce.len());
+            let bounce = self.bounce.get_mut(..len).ok_or(MediumError)?;
+            self.file
+                .read_exact_at(bounce, at + done as u64)
+                .map_err(|error| failed("reading", at, &error))?;
+            to.copy_from(done, bounce).map_err(|_| MediumError)?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(&mut self, at: u64, from: View<'_>) -> Result<(), MediumError> {
+        let mut done = 0;
+        while done < from.len_bytes() {
+            let len = (from.len_bytes() - done).min(self.bounce.len());
+            let bounce = self.bounce.get_mut(..len).ok_or(MediumError)?;
+            from.copy_to(done, bounce).map_err(|_| MediumError)?;
+            self.file
+                .write_all_at(bounce, at + done as u64)
+                .map_err(|error| failed("writing", at, &error))?;
+            done += len;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), MediumError> {
+        self.file
+            .sync_data()
+            .map_err(|error| failed("flushing", 0, &error))
+    }
+}
+
+#[cold]
+fn failed(step: &'static str, at: u64, error: &std::io::Error) -> MediumError {
+    tracing::error!(%error, at, "{step} the medium's file failed");
+    MediumError
+}

@@ -1,0 +1,38 @@
+//! A medium in memory: a sealed memfd, made of zero pages until they are written.
+//! Data moves by one copy between it and host memory, as it would by DMA.
+use super::MediumError;
+use crate::EmulatorError;
+use std::sync::Arc;
+use underpin_dma::{Memory, PageSize, View};
+
+/// Blocks in memory.
+#[derive(Debug)]
+pub(crate) struct RamMedium(Arc<Memory>);
+
+impl RamMedium {
+    pub(crate) fn new(name: &str, size_bytes: u64) -> Result<Self, EmulatorError> {
+        let page = PageSize::Small.bytes();
+        let whole_pages = size_bytes.checked_next_multiple_of(page).unwrap_or(0);
+        Memory::new(name, whole_pages, PageSize::Small)
+            .map(Self)
+            .map_err(EmulatorError::Memory)
+    }
+
+    #[inline]
+    fn part(&self, at: u64, len_bytes: usize) -> Result<View<'_>, MediumError> {
+        let at = usize::try_from(at).map_err(|_| MediumError)?;
+        self.0.part(at, len_bytes).map_err(|_| MediumError)
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, at: u64, to: View<'_>) -> Result<(), MediumError> {
+        let from = self.part(at, to.len_bytes())?;
+        to.copy_from_view(0, from).map_err(|_| MediumError)
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, at: u64, from: View<'_>) -> Result<(), MediumError> {
+        let to = self.part(at, from.len_bytes())?;
+        to.copy_from_view(0, from).map_err(|_| MediumError)
+    }
+}

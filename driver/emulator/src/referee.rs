@@ -1,0 +1,305 @@
+//! The memory half of the race referee: DMA after the end was told, or to memory not lent.
+//! Fed by pools and the heap (what is lent to whom) and by the emulator's bus (every DMA).
+use crate::bus::Who;
+use crate::iommu::Direction;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use underpin_dma::rt::sync::Mutex;
+use underpin_dma::{Iova, MemoryWatch};
+
+/// What the referee objects to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ViolationKind {
+    /// DMA for a command after its completion was written: the host may have reused the memory.
+    AfterCompletion,
+    /// DMA to memory that was lent once and given back.
+    GivenBack,
+    /// DMA to memory of which no owner was ever told.
+    NeverLent,
+}
+
+/// One DMA that ought not to have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What was wrong with it.
+    pub kind: ViolationKind,
+    /// The first byte that the rule forbids.
+    pub iova: Iova,
+    /// How long the access was from there on.
+    pub len_bytes: u64,
+    /// Which way the bytes went.
+    pub direction: Direction,
+    /// The submission queue of the command, or the queue whose ring it was.
+    pub qid: u16,
+    /// The command; `None` for rings and doorbell pages.
+    pub cid: Option<u16>,
+}
+
+/// Memory is watched in pieces of this many bytes: the heap's granularity.
+const GRANULE: u64 = 64;
+/// One chunk of the table covers this many bytes of IOVA space.
+const CHUNK: u64 = 2 << 20;
+const WORDS: usize = (CHUNK / GRANULE / 64) as usize;
+const SHARDS: u64 = 16;
+/// Violations kept for reading; later ones are counted only.
+const KEPT: usize = 1024;
+
+/// Two bits a granule: lent now, and heard of at all. 8 KiB for 2 MiB of memory.
+struct Chunk {
+    lent: [u64; WORDS],
+    known: [u64; WORDS],
+}
+
+/// Watches that a device touches only memory that has an owner, and only while it may.
+///
+/// One referee serves one [`DmaSpace`](underpin_dma::DmaSpace) and all emulators attached to it:
+/// give the same `Arc` to [`SpaceOptions::watch`](underpin_dma::SpaceOptions) and to
+/// [`EmulatorConfig::referee`](crate::EmulatorConfig). Pools and the space's heap tell it what is
+/// lent, in granules of 64 bytes. A range that nobody ever spoke of, such as a region made with
+/// [`DmaSpace::region`](underpin_dma::DmaSpace::region) or registered memory, counts as not lent
+/// until [`lent`](MemoryWatch::lent) is called for it.
+///
+/// It costs a lock and a look at one or two words per DMA; memory: 8 KiB for each 2 MiB of IOVA
+/// space that was ever lent.
+///
+/// ```
+/// use underpin_dma::{Iova, MemoryWatch};
+/// use underpin_emulator::Referee;
+///
+/// let referee = Referee::new();
+/// referee.lent(Iova::new(0x1_0000_0000), 4096);
+/// assert_eq!(referee.violation_count(), 0);
+/// ```
+pub struct Referee {
+    shards: Vec<Mutex<HashMap<u64, Box<Chunk>>>>,
+    violations: Mutex<Vec<Violation>>,
+    violation_count: AtomicU64,
+    checks: AtomicU64,
+}
+
+impl fmt::Debug for Referee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Referee")
+            .field("checks", &self.checks)
+            .field("violation_count", &self.violation_count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Referee {
+    /// A referee that has heard of no memory yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
+            violations: Mutex::new(Vec::new()),
+            violation_count: AtomicU64::new(0),
+            checks: AtomicU64::new(0),
+        })
+    }
+
+    /// The violations seen so far, the first 1024 of them, in the order they happened.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.violations.lock().clone()
+    }
+
+    /// How many violations there were.
+    pub fn violation_count(&self) -> u64 {
+        self.violation_count.load(Ordering::Acquire)
+    }
+
+    /// How many accesses were judged; a referee that has judged none proves nothing.
+    pub fn checks(&self) -> u64 {
+        self.checks.load(Ordering::Relaxed)
+    }
+
+    /// Judges one access.
+    pub(crate) fn dma(&self, iova: Iova, len_bytes: u64, direction: Direction, who: Who) {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        let blame = |kind, iova: u64, len_bytes| Violation {
+            kind,
+            iova: Iova::new(iova),
+            len_bytes,
+            direction,
+            qid: who.qid,
+            cid: who.cid,
+        };
+        if who.told {
+            self.report(blame(ViolationKind::AfterCompletion, iova.get(), len_bytes));
+        }
+        let Some(end) = iova.get().checked_add(len_bytes) else {
+            return;
+        };
+        let first = iova.get() / GRANULE;
+        let mut bad = None;
+        self.each_word(
+            first,
+            end.div_ceil(GRANULE),
+            false,
+            |chunk, word, mask, at| {
+                let chunk = chunk.as_deref();
+                let missing =
+                    mask & !chunk.map_or(0, |chunk| chunk.lent.get(word).copied().unwrap_or(0));
+                if missing != 0 && bad.is_none() {
+                    let bit = u64::from(missing.trailing_zeros());
+                    let known =
+                        chunk.map_or(0, |chunk| chunk.known.get(word).copied().unwrap_or(0));
+                    let kind = if known >> bit & 1 == 1 {
+                        ViolationKind::GivenBack
+                    } else {
+                        ViolationKind::NeverLent
+                    };
+                    bad = Some((kind, ((at + bit) * GRANULE).max(iova.get())));
+                }
+            },
+        );
+        if let Some((kind, at)) = bad {
+            self.report(blame(kind, at, end - at));
+        }
+    }
+
+    #[cold]
+    fn report(&self, violation: Violation) {
+        let mut kept = self.violations.lock();
+        if kept.len() < KEPT {
+            kept.push(violation);
+        }
+        self.violation_count.fetch_add(1, Ordering::Release);
+    }
+
+    /// Calls `look` for each word of the table that granules `first..end` touch, with the mask of
+    /// those granules and the number of the word's first granule.
+    fn each_word(
+        &self,
+        first: u64,
+        end: u64,
+        create: bool,
+        mut look: impl FnMut(Option<&mut Chunk>, usize, u64, u64),
+    ) {
+        const PER_CHUNK: u64 = CHUNK / GRANULE;
+        let mut at = first;
+        while at < end {
+            let number = at / PER_CHUNK;
+            let chunk_end = ((number + 1) * PER_CHUNK).min(end);
+            let Some(shard) = self.shards.get((number % SHARDS) as usize) else {
+                return;
+            };
+            let mut shard = shard.lock();
+            let mut chunk = if create {
+                Some(shard.entry(number).or_insert_with(|| {
+                    Box::new(Chunk {
+                        lent: [0; WORDS],
+                        known: [0; WORDS],
+                    })
+                }))
+            } else {
+                shard.get_mut(&number)
+            };
+            while at < chunk_end {
+                let word_start = at / 64 * 64;
+                let word_end = (word_start + 64).min(chunk_end);
+                let count = word_end - at;
+                let mask = (u64::MAX >> (64 - count)) << (at - word_start);
+                let word = (word_start % PER_CHUNK / 64) as usize;
+                look(
+                    chunk.as_deref_mut().map(|chunk| &mut **chunk),
+                    word,
+                    mask,
+                    word_start,
+                );
+                at = word_end;
+            }
+        }
+    }
+}
+
+impl MemoryWatch for Referee {
+    /// The range has an owner from now on. Widened to whole granules of 64 bytes.
+    fn lent(&self, iova: Iova, len_bytes: u64) {
+        let end = iova.get().saturating_add(len_bytes).div_ceil(GRANULE);
+        self.each_word(iova.get() / GRANULE, end, true, |chunk, word, mask, _| {
+            if let Some(chunk) = chunk
+                && let (Some(lent), Some(known)) =
+                    (chunk.lent.get_mut(word), chunk.known.get_mut(word))
+            {
+                *lent |= mask;
+                *known |= mask;
+            }
+        });
+    }
+
+    /// The range has no owner from now on. Narrowed to whole granules of 64 bytes.
+    fn returned(&self, iova: Iova, len_bytes: u64) {
+        let end = iova.get().saturating_add(len_bytes) / GRANULE;
+        self.each_word(
+            iova.get().div_ceil(GRANULE),
+            end,
+            true,
+            |chunk, word, mask, _| {
+                if let Some(chunk) = chunk
+                    && let (Some(lent), Some(known)) =
+                        (chunk.lent.get_mut(word), chunk.known.get_mut(word))
+                {
+                    *lent &= !mask;
+                    *known |= mask;
+                }
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHO: Who = Who {
+        qid: 1,
+        cid: Some(7),
+        told: false,
+    };
+
+    /// Lent memory may be touched, memory beside it or given back may not, and the first
+    /// forbidden byte is named.
+    #[test]
+    fn judges_by_what_is_lent_now() {
+        let referee = Referee::new();
+        let base = 0x1_0000_0000 - 128;
+        // Across two chunks of the table.
+        referee.lent(Iova::new(base), 256);
+        referee.dma(Iova::new(base + 4), 200, Direction::ToHost, WHO);
+        assert_eq!(referee.violations(), []);
+        referee.dma(Iova::new(base + 4), 253, Direction::ToHost, WHO);
+        referee.returned(Iova::new(base + 64), 64);
+        referee.dma(Iova::new(base), 256, Direction::FromHost, WHO);
+        let seen: Vec<_> = referee
+            .violations()
+            .iter()
+            .map(|v| (v.kind, v.iova.get() - base, v.direction))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (ViolationKind::NeverLent, 256, Direction::ToHost),
+                (ViolationKind::GivenBack, 64, Direction::FromHost),
+            ]
+        );
+        assert_eq!(referee.checks(), 3);
+    }
+
+    /// DMA after the completion is a violation even where the memory has an owner (a new one).
+    #[test]
+    fn late_dma_is_a_violation_in_lent_memory() {
+        let referee = Referee::new();
+        referee.lent(Iova::new(0x2000), 4096);
+        let late = Who { told: true, ..WHO };
+        referee.dma(Iova::new(0x2000), 512, Direction::ToHost, late);
+        let violations = referee.violations();
+        assert_eq!(violations.len(), 1);
+        assert!(
+            violations
+                .iter()
+                .all(|v| v.kind == ViolationKind::AfterCompletion && v.cid == Some(7))
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! The controller as something that runs: a task for threads and simulation, or stepped by hand.
+//! A step locks the IOMMU's table for one batch, so that an unmapping waits for its DMA.
+use crate::core::{Cx, Machine};
+use crate::emulator::Shared;
+use std::sync::Arc;
+use underpin_dma::rt::{Instant, Step, Task};
+
+/// Commands of one queue executed before others have their turn, and before the lock is let go.
+const BUDGET: usize = 64;
+/// Batches of one step that did something, before the task's loop looks at the clock again.
+const BATCHES: usize = 64;
+/// Looks that found nothing, before a step says that the controller is idle.
+const LOOKS: usize = 16;
+
+/// The controller and what it shares with its handle.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) machine: Machine,
+}
+
+impl Core {
+    /// One batch under one lock. Returns how much was done.
+    #[inline]
+    pub(crate) fn batch(&mut self, now: Instant) -> usize {
+        let Self { shared, machine } = self;
+        let done = {
+            let map = shared.iommu.read();
+            let cx = Cx {
+                shared,
+                map: &map,
+                now,
+            };
+            machine.batch(&cx, BUDGET)
+        };
+        if done > 0 {
+            machine.publish(shared);
+        }
+        done
+    }
+
+    pub(crate) fn step(&mut self, now: Instant) -> Step {
+        if self.batch(now) > 0 {
+            return Step::Busy;
+        }
+        Step::Idle {
+            until: self.machine.next_time(),
+        }
+    }
+
+    pub(crate) fn before_sleep(&mut self) -> bool {
+        let Self { shared, machine } = self;
+        let sleeps = {
+            let map = shared.iommu.read();
+            let cx = Cx {
+                shared,
+                map: &map,
+                // Times are the task loop's business.
+                now: Instant::START,
+            };
+            machine.before_sleep(&cx)
+        };
+        machine.publish(shared);
+        sleeps
+    }
+}
+
+/// The controller on a thread of its own, or under the simulation's scheduler.
+#[derive(Debug)]
+pub(crate) struct EmulatorTask {
+    pub(crate) core: Core,
+    /// Looks several times before it says that it is idle; not where its caller waits meanwhile.
+    pub(crate) spins: bool,
+}
+
+impl Task for EmulatorTask {
+    fn step(&mut self, now: Instant) -> Step {
+        if !self.spins {
+            return self.core.step(now);
+        }
+        let mut busy = false;
+        let mut looks = 0;
+        for _ in 0..BATCHES {
+            if self.core.batch(now) > 0 {
+                busy = true;
+                looks = 0;
+                if !self.core.machine.is_fast() {
+                    // Delays and the like want the time.
+                    break;
+                }
+            } else {
+                looks += 1;
+                if looks == LOOKS {
+                    break;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        match busy {
+            true => Step::Busy,
+            false => Step::Idle {
+                until: self.core.machine.next_time(),
+            },
+        }
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        self.core.before_sleep()
+    }
+}
