@@ -14,6 +14,8 @@ pub(crate) struct Doorbell {
     shadow: Option<Shadow>,
     /// What was last told.
     told: u16,
+    /// Of the ring.
+    entries: u16,
     /// How often the register was written.
     pub(crate) register_writes: u64,
 }
@@ -30,6 +32,7 @@ impl Doorbell {
     pub(crate) fn new(
         transport: Arc<dyn Transport>,
         offset: usize,
+        entries: u16,
         shadow: Option<Shadow>,
     ) -> Self {
         Self {
@@ -37,6 +40,7 @@ impl Doorbell {
             offset,
             shadow,
             told: 0,
+            entries,
             register_writes: 0,
         }
     }
@@ -50,7 +54,7 @@ impl Doorbell {
             // device's wish to be woken or it sees our value when it looks again.
             shadow.value.swap(u32::from(index), Ordering::SeqCst);
             let event_idx = shadow.event_idx.load(Ordering::SeqCst) as u16;
-            if !crossed(event_idx, index, before) {
+            if !crossed(event_idx, index, before, self.entries) {
                 return Ok(());
             }
         }
@@ -66,31 +70,48 @@ impl Doorbell {
     }
 }
 
-/// True when moving from `before` to `now` passes `event_idx`: the rule of Annex B.5, in modulo
-/// 2^16 arithmetic. At the ring's wrap it may say yes needlessly, never no wrongly.
+/// True when moving from `before` to `now` passes `event_idx` (Annex B.5). Ring indices wrap at
+/// the ring's end, not at 2^16, so the specification's modulo 2^16 formula would wake an awake
+/// device at every wrap; this asks the same of the ring itself. An `event_idx` that is no index
+/// of the ring is never passed: our emulator's way to say that it is awake.
 #[inline(always)]
-const fn crossed(event_idx: u16, now: u16, before: u16) -> bool {
-    now.wrapping_sub(event_idx).wrapping_sub(1) < now.wrapping_sub(before)
+const fn crossed(event_idx: u16, now: u16, before: u16, entries: u16) -> bool {
+    if before < now {
+        before <= event_idx && event_idx < now
+    } else {
+        (before <= event_idx && event_idx < entries) || event_idx < now
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::crossed;
 
-    /// A device that has seen everything (EventIdx = the old value) is always woken; one that
-    /// lags is not, unless the ring wraps.
+    /// A device that has seen everything (EventIdx = the old value) is always woken; one whose
+    /// EventIdx lies behind or ahead of the move is not; nor is one that says no index at all.
     #[test]
-    fn wakes_exactly_a_device_that_has_seen_all() {
-        for size in [2_u16, 3, 32, 1024] {
-            for before in 0..size {
-                for step in 1..size {
-                    let now = (before + step) % size;
-                    assert!(crossed(before, now, before), "{before} -> {now} of {size}");
+    fn wakes_exactly_a_device_whose_index_is_passed() {
+        for entries in [2_u16, 3, 33, 64] {
+            for before in 0..entries {
+                for step in 1..entries {
+                    let now = (before + step) % entries;
+                    assert!(crossed(before, now, before, entries), "{before} -> {now}");
+                    assert!(
+                        !crossed(now, now, before, entries),
+                        "it asks for what comes after"
+                    );
+                    assert!(!crossed(u16::MAX, now, before, entries), "it is awake");
+                    let passed = (0..step).map(|at| (before + at) % entries);
+                    let count = (0..entries)
+                        .filter(|&e| crossed(e, now, before, entries))
+                        .count();
+                    assert_eq!(
+                        count,
+                        passed.count(),
+                        "each index of the move, and no other"
+                    );
                 }
             }
         }
-        assert!(!crossed(3, 10, 5), "it lags behind: it is awake");
-        assert!(crossed(7, 10, 5), "it asked to be woken on the way");
-        assert!(!crossed(10, 10, 5), "it asks for what comes after");
     }
 }

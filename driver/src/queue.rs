@@ -136,9 +136,9 @@ impl<B> Queue<B> {
         let lists = Lists::new(space, &spec)?;
         let (sq_shadow, cq_shadow) = spec.shadows.unzip();
         let offset = registers::doorbell_sq(spec.qid, spec.dstrd);
-        let sq_bell = Doorbell::new(Arc::clone(transport), offset, sq_shadow);
+        let sq_bell = Doorbell::new(Arc::clone(transport), offset, spec.sq_entries, sq_shadow);
         let offset = registers::doorbell_cq(spec.qid, spec.dstrd);
-        let cq_bell = Doorbell::new(Arc::clone(transport), offset, cq_shadow);
+        let cq_bell = Doorbell::new(Arc::clone(transport), offset, spec.cq_entries, cq_shadow);
         Ok(Self {
             qid: spec.qid,
             sq,
