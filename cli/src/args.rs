@@ -1,0 +1,151 @@
+//! The command line: what can be asked, and help that is worth reading.
+//! A URL is understood here, so that a misspelt one is refused before any device is touched.
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use underpin::DeviceUrl;
+use underpin::emulator::EmulatorConfig;
+use underpin::nvme::DeviceAddress;
+
+const DEVICE_URLS: &str = "\
+Device URLs:
+  emu:KEY=VALUE,...    an NVMe controller in software, inside this process: no device, no
+                       driver and no privilege needed. It ends with the command.
+      size=1g          what the namespace holds; in memory unless file= is given
+      file=PATH        keep it in this file, which is made when it is missing
+      lba=4096         bytes of a block: 512 (default) or 4096
+      ns=2,ns2.lba=4096   several namespaces, and options of one of them
+  URL?ns=N             namespace N of a device
+  pci:ADDRESS and vfio-user:SOCKET are planned; this version refuses them.";
+
+/// Finds and describes NVMe devices for the Underpin userspace driver.
+#[derive(Debug, Parser)]
+#[command(
+    name = "underpin",
+    version,
+    about = "List and identify NVMe devices with Underpin's userspace driver",
+    arg_required_else_help = true,
+    after_help = concat!(
+        "Examples:\n",
+        "  underpin list                       NVMe controllers on this machine's PCI bus\n",
+        "  underpin list emu:size=1g           and one in software\n",
+        "  underpin identify emu:size=1g       all that it says of itself, by name\n",
+        "  underpin identify emu:size=1g --json | jq .controller.mdts\n",
+        "\n",
+        "Exit status: 0 fine; 1 a device could not be opened or failed; 2 the command line is\n",
+        "wrong. RUST_LOG=debug shows on standard error what the driver does.\n",
+        "`underpin help identify` explains device URLs."
+    )
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the NVMe controllers on the PCI bus, and any device named by URL
+    #[command(
+        long_about = "Lists the NVMe controllers on the PCI bus as the kernel shows them in sysfs \
+            (nothing is opened or changed), and opens every device named by URL to list its \
+            namespaces.",
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin list\n",
+            "  underpin list 'emu:size=1g' 'emu:ns=2,size=64m,lba=4096'\n",
+            "  underpin list --json | jq -r '.pci[] | [.address, .driver] | @tsv'"
+        )
+    )]
+    List(ListArgs),
+    /// Show what a controller and its namespaces say of themselves, every field by name
+    #[command(
+        long_about = "Opens a device, brings its controller up, and shows the capabilities \
+            register, the Identify Controller page and the Identify Namespace pages, every field \
+            by the specification's name with its meaning. Text from the device is escaped: what \
+            is not printable ASCII appears as \\x1b.",
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin identify emu:size=1g\n",
+            "  underpin identify 'emu:ns=2,size=64m?ns=2'     namespace 2 alone\n",
+            "  underpin identify emu:size=1g --json | jq '.namespaces[0].identify.lbaf'\n",
+            "  underpin identify emu:size=1g --raw | xxd | head"
+        )
+    )]
+    Identify(IdentifyArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Devices to open and list as well
+    #[arg(
+        value_name = "URL",
+        value_parser = device_url,
+        long_help = format!("Devices to open and list as well\n\n{DEVICE_URLS}")
+    )]
+    pub(crate) urls: Vec<DeviceUrl>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where sysfs is mounted
+    #[arg(long, value_name = "DIR", default_value = "/sys")]
+    pub(crate) sysfs: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct IdentifyArgs {
+    /// The device; with ?ns=N that namespace alone
+    #[arg(
+        value_name = "URL",
+        value_parser = device_url,
+        long_help = format!("The device; with ?ns=N that namespace alone\n\n{DEVICE_URLS}")
+    )]
+    pub(crate) url: DeviceUrl,
+    /// Print one JSON object, with every field of every page
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the page itself, 4096 bytes: the controller's, or with ?ns=N the namespace's
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) raw: bool,
+}
+
+/// Understands a URL down to the last option of an embedded controller.
+fn device_url(text: &str) -> Result<DeviceUrl, String> {
+    let url: DeviceUrl = text
+        .parse()
+        .map_err(|error: underpin::nvme::DeviceUrlError| {
+            format!("{}\n\n{DEVICE_URLS}", error.why)
+        })?;
+    if let DeviceAddress::Embedded(body) = &url.device {
+        body.parse::<EmulatorConfig>()
+            .map_err(|error| format!("{error}\n\n{DEVICE_URLS}"))?;
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use clap::CommandFactory;
+
+    /// clap checks its own rules: no two options of one name, no impossible default.
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    /// A mistake in an option of an embedded controller is found before it is made.
+    #[test]
+    fn urls_are_checked_to_the_last_option() {
+        assert!(device_url("emu:size=64m,lba=4096?ns=1").is_ok());
+        for (url, hint) in [
+            ("emu:szie=1g", "`size`"),
+            ("emu:size=1g?ns=0", "from 1 up"),
+            ("nvme0", "emu:"),
+            ("pci:0000:01:00.0", "this version"),
+        ] {
+            let error = device_url(url).unwrap_err();
+            assert!(error.contains(hint), "{url}: {error}");
+            assert!(error.contains("Device URLs:"), "{url}: {error}");
+        }
+    }
+}

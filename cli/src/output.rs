@@ -1,0 +1,47 @@
+//! Where the answer goes: plain text, or with bold headings when somebody watches.
+use crate::failure::Failure;
+use serde_json::Value;
+use std::io::{self, IsTerminal, Write};
+
+/// How text is dressed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Style {
+    bold: bool,
+}
+
+impl Style {
+    /// Headings are bold on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    pub(crate) fn of_stdout() -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            bold: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb,
+        }
+    }
+
+    /// A heading.
+    pub(crate) fn heading(self, text: &str) -> String {
+        if self.bold {
+            format!("\x1b[1m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Writes text to standard output.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    bytes(text.as_bytes())
+}
+
+/// Writes one JSON object to standard output, indented.
+pub(crate) fn json(value: &Value) -> Result<(), Failure> {
+    text(&format!("{value:#}\n"))
+}
+
+/// Writes bytes to standard output as they are.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    Ok(stdout.flush()?)
+}
