@@ -30,6 +30,8 @@ pub(crate) struct Access {
 #[derive(Debug)]
 struct FileCursor {
     region: Region,
+    /// Whole blocks in the region, by direction.
+    blocks: [u64; 2],
     /// Next place, from the region's start, by direction.
     position: [u64; 2],
     /// Blocks done in this pass, by direction when their sizes differ.
@@ -82,6 +84,9 @@ impl Generator {
                 });
                 FileCursor {
                     region: *region,
+                    blocks: spec
+                        .block_bytes
+                        .map(|block| region.len / u64::from(block.max(1))),
                     position: [0; 2],
                     maps,
                     exhausted: false,
@@ -138,9 +143,7 @@ impl Generator {
         // At most: every file turns out to be done, the start over, every file
         // once more.
         for _ in 0..2 * count + 2 {
-            let live = (0..count)
-                .map(|step| (self.next_file + step) % count)
-                .find(|index| !self.files[*index].exhausted);
+            let live = self.next_live_file();
             let Some(index) = live else {
                 if !self.wrap || count == 0 {
                     return None;
@@ -154,13 +157,24 @@ impl Generator {
                 self.wrapped = true;
                 continue;
             };
-            self.next_file = (index + 1) % count;
+            self.next_file = if index + 1 == count { 0 } else { index + 1 };
             match self.place(index, direction) {
                 Some(block_start) => return Some(self.hand_out(index, direction, block_start)),
                 None => self.files[index].exhausted = true,
             }
         }
         None
+    }
+
+    /// The file whose turn it is, or the next one with blocks left.
+    #[inline]
+    fn next_live_file(&self) -> Option<usize> {
+        let (before, after) = self.files.split_at(self.next_file.min(self.files.len()));
+        let live = |file: &FileCursor| !file.exhausted;
+        match after.iter().position(live) {
+            Some(step) => Some(before.len() + step),
+            None => before.iter().position(live),
+        }
     }
 
     fn hand_out(&mut self, index: usize, direction: Direction, place: u64) -> Access {
@@ -238,7 +252,7 @@ impl Generator {
     fn random_place(&mut self, index: usize, direction: Direction) -> Option<u64> {
         let file = &mut self.files[index];
         let block_bytes = u64::from(self.block_bytes[direction as usize]);
-        let blocks = file.region.len / block_bytes;
+        let blocks = file.blocks[direction as usize];
         if blocks == 0 {
             return None;
         }

@@ -616,6 +616,16 @@ impl Builder<'_> {
         if spec.engine != EngineKind::Underpin && spec.targets(0).is_empty() {
             problems.push(format!("filename={} names no file", spec.filename));
         }
+        if spec.engine != EngineKind::Underpin
+            && ["emu:", "pci:", "vfio-user:"]
+                .iter()
+                .any(|scheme| spec.filename.starts_with(scheme))
+        {
+            problems.push(format!(
+                "filename={} is a device URL, which needs ioengine=underpin",
+                spec.filename
+            ));
+        }
         if spec.targets(0).iter().any(|name| name.contains('\0')) {
             problems.push("filename contains a zero byte".to_owned());
         }
@@ -1004,6 +1014,7 @@ mod tests {
             ("time_based", &["runtime"]),
             ("verify_only", &["verify=crc32c"]),
             ("ioengine=underpin", &["filename", "emu:"]),
+            ("filename=emu:size=1g", &["ioengine=underpin"]),
         ] {
             let text = one(&[line]).expect_err(line);
             for word in words {

@@ -127,6 +127,11 @@ fn what_does_not_fit_is_explained() {
         ("emu:size=1m?ns=7", "--bs=4k", &["namespace", "7"]),
         ("emu:sise=1m", "--bs=4k", &["emu:sise=1m"]),
         ("nvme0", "--bs=4k", &["nvme0", "emu:"]),
+        (
+            "emu:size=1m,queues=2",
+            "--numjobs=3",
+            &["grants 2", "numjobs"],
+        ),
     ] {
         let url = format!("--filename={url}");
         let arguments = ["--name=j", "--ioengine=underpin", "--rw=read", &url, extra];

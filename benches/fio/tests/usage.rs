@@ -182,6 +182,30 @@ fn an_interrupted_run_reports_what_it_measured() {
     let _: Value = serde_json::from_str(&text).unwrap();
 }
 
+/// A second signal does not wait for a job that is stuck in the kernel (here: in
+/// opening a pipe that nobody writes to).
+#[test]
+fn a_second_signal_leaves_at_once() {
+    let at = folder();
+    succeed(Command::new("mkfifo").current_dir(at.path()).arg("stuck"));
+    let mut child = ours()
+        .current_dir(at.path())
+        .args(["--name=a", "--size=64k", "--filename=stuck", "--rw=read"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let id = child.id().to_string();
+    let signal = || {
+        succeed(Command::new("sleep").arg("0.4"));
+        succeed(Command::new("kill").args(["-INT", &id]));
+        succeed(Command::new("sleep").arg("0.1"));
+    };
+    signal();
+    assert_eq!(child.try_wait().unwrap(), None);
+    signal();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
 /// Stock fio's options that job files in the wild use are all known here, one
 /// way or another: no option of fio is answered with "unknown".
 #[test]

@@ -47,6 +47,20 @@ impl From<Error> for EngineError {
     }
 }
 
+/// Queues are one per thread: says which option asks for fewer.
+fn no_queue_left(error: Error) -> EngineError {
+    match error {
+        Error::NoQueue { device, granted } => EngineError::Device {
+            errno: libc::EBUSY,
+            text: format!(
+                "{device} grants {granted} I/O queues and all are taken, one per job thread; \
+                 lower numjobs (an emu: device takes queues=N)"
+            ),
+        },
+        other => other.into(),
+    }
+}
+
 impl Underpin {
     /// The NVMe command for a request, which lies on whole blocks.
     #[inline]
@@ -84,7 +98,9 @@ impl Engine for Underpin {
         let places = u64::from(request.buffer_bytes).div_ceil(longest).max(1);
         let depth = places.saturating_mul(u64::from(request.depth));
         let depth = u16::try_from(depth).unwrap_or(u16::MAX);
-        let queue = controller.queue_pair(QueueOptions { depth })?;
+        let queue = controller
+            .queue_pair(QueueOptions { depth })
+            .map_err(no_queue_left)?;
         let buffer_bytes = (request.buffer_bytes as usize).next_multiple_of(BUFFER_ALIGN_BYTES);
         let pool = devices
             .space()

@@ -40,14 +40,14 @@ A job file is a list of sections:
   [global]               # defaults for the jobs below
   ioengine=underpin
   filename=emu:file=/tmp/disk.img,size=64m
+  bs=16k
+  verify=crc32c
   [fill]
   rw=write
-  bs=128k
   [check]
   stonewall              ; wait for the jobs above
   rw=randread
   iodepth=32
-  verify=crc32c
 
 Numbers take k, m, g, t (powers of 1024 unless kb_base=1000) and %; times take us, ms,
 s, m, h, d. ${NAME} is replaced from the environment.
@@ -110,7 +110,12 @@ fn describe(text: &mut String, def: &OptionDef) {
     }
     let _ = writeln!(text);
     wrap(text, def.help);
-    wrap(text, &format!("Value: {}.", def.kind.accepted()));
+    let accepted = def.kind.accepted();
+    let value = ["accepted are ", "accepted is "]
+        .iter()
+        .find_map(|head| accepted.strip_prefix(head))
+        .unwrap_or(&accepted);
+    wrap(text, &format!("Value: {value}."));
     wrap(text, &format!("Default: {}.", def.default));
     text.push('\n');
 }

@@ -90,6 +90,9 @@ fn entry_text(text: &mut String, entry: &Entry, group: Option<&Group>) {
     if !entry.spec.description.is_empty() {
         let _ = writeln!(text, "  Description  : [{}]", entry.spec.description);
     }
+    if stats.total_ios() == 0 {
+        return;
+    }
     for direction in Direction::ALL {
         direction_text(text, entry, direction, group);
     }
