@@ -6,6 +6,8 @@
 mod feeds;
 mod pump;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
