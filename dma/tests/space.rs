@@ -9,8 +9,8 @@ use std::sync::Arc;
 use support::{MockMapper, WatchLog};
 use underpin_dma::rt::Rng;
 use underpin_dma::{
-    Attachment, DmaBuf, DmaSpace, Error, Iova, MapRequest, Mapper, MapperError, PoolOptions,
-    Region, SpaceOptions, SpaceStats,
+    Attachment, DmaBuf, DmaSpace, Error, Iova, MapRequest, Mapper, MapperError, Region,
+    SpaceOptions, SpaceStats,
 };
 
 const GIB: u64 = 1 << 30;
@@ -567,7 +567,7 @@ mod threads {
             (1, 0),
             "the heap's region"
         );
-        let options = PoolOptions {
+        let options = underpin_dma::PoolOptions {
             buf_bytes: 4096,
             count: 1,
         };

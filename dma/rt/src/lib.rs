@@ -11,7 +11,7 @@
 //! use std::time::Duration;
 //! use underpin_rt::{Instant, wait};
 //!
-//! let deadline = Instant::now() + Duration::from_millis(5);
+//! let deadline = Instant::now() + Duration::from_millis(100);
 //! let mut polls = 0;
 //! let answer = wait(Some(deadline), |_now| {
 //!     polls += 1;

@@ -1,5 +1,6 @@
 //! Tasks: what runs beside its caller. A `step(now)` that never blocks, and a way to wake it.
 //! On a thread of its own, on its caller's thread, or under the simulation's scheduler.
+use crate::local::{LocalId, Removed};
 use crate::{Instant, local};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -89,6 +90,12 @@ impl Waker {
         self.0.state.swap(AWAKE, Ordering::SeqCst) == NOTIFIED
     }
 
+    /// True when a wake-up is remembered.
+    #[cfg(underpin_sim)]
+    pub(crate) fn has_notice(&self) -> bool {
+        self.0.state.load(Ordering::SeqCst) == NOTIFIED
+    }
+
     pub(crate) fn stop_asked(&self) -> bool {
         self.0.stop.load(Ordering::Acquire)
     }
@@ -104,24 +111,32 @@ impl Drop for EndMark {
     }
 }
 
-/// The task did not end in time, so nothing is proven about what it may still touch.
+/// The task has not ended when the call returns, so nothing is proven about what it may still
+/// touch. It will end after its present step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJoined;
 
 impl std::fmt::Display for NotJoined {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the task did not end in time")
+        f.write_str("the task was asked to end but has not ended yet")
     }
 }
 
 impl std::error::Error for NotJoined {}
 
+/// How long a handle waits for another thread to end a local task.
+const JOIN_LIMIT: std::time::Duration = if cfg!(test) {
+    std::time::Duration::from_millis(200)
+} else {
+    std::time::Duration::from_secs(10)
+};
+
 /// A running task. Dropping the handle stops and joins the task.
 #[derive(Debug)]
 pub struct TaskHandle {
     shared: Arc<Shared>,
-    /// The local list's number for the task; `None` for a task with a thread of its own.
-    local: Option<u64>,
+    /// Which task of which thread; `None` for a task with a thread of its own.
+    local: Option<LocalId>,
     #[cfg(not(underpin_sim))]
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -140,7 +155,9 @@ impl TaskHandle {
     /// Stops the task after its present step and waits until it and what it owned are gone.
     ///
     /// # Errors
-    /// [`NotJoined`] when a local task lives on another thread that does not step it for 10 s.
+    /// [`NotJoined`] when a local task lives on another thread that does not step it for 10 s, or
+    /// when the task itself is the caller: called by its own step, by one that its step waits
+    /// for, or while its thread ends.
     pub fn join(mut self) -> Result<(), NotJoined> {
         self.end()
     }
@@ -150,18 +167,27 @@ impl TaskHandle {
         self.waker().wake();
         #[cfg(not(underpin_sim))]
         if let Some(thread) = self.thread.take() {
+            // The last handle may lie in what the task owns: a thread cannot wait for itself.
+            if thread.thread().id() == std::thread::current().id() {
+                return Err(NotJoined);
+            }
             // A panic of the task was printed by its thread; it is gone either way.
             let _ = thread.join();
         }
-        if let Some(id) = self.local {
-            local::remove(id);
-            if !self.has_ended() {
-                let deadline = Instant::now() + std::time::Duration::from_secs(10);
+        let Some(id) = self.local.take() else {
+            return Ok(());
+        };
+        match local::remove(id) {
+            Removed::Gone => Ok(()),
+            Removed::Stepping => Err(NotJoined),
+            Removed::NotListed if self.has_ended() => Ok(()),
+            Removed::NotListed if id.is_of_this_thread() => Err(NotJoined),
+            Removed::NotListed => {
+                let deadline = Instant::now() + JOIN_LIMIT;
                 crate::wait(Some(deadline), |_| self.has_ended().then_some(()))
-                    .map_err(|_| NotJoined)?;
+                    .map_err(|_| NotJoined)
             }
         }
-        Ok(())
     }
 }
 
@@ -184,10 +210,13 @@ pub fn spawn(name: &str, task: Box<dyn Task>) -> std::io::Result<TaskHandle> {
     {
         let shared = Shared::new();
         let waker = Waker(Arc::clone(&shared));
-        let mark = EndMark(Arc::clone(&shared));
+        let running = Running {
+            task,
+            _mark: EndMark(Arc::clone(&shared)),
+        };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run_on_thread(task, &waker, mark))?;
+            .spawn(move || run_on_thread(running, &waker))?;
         let _ = shared.thread.set(thread.thread().clone());
         Ok(TaskHandle {
             shared,
@@ -216,9 +245,17 @@ pub fn spawn_local(name: &str, task: Box<dyn Task>) -> TaskHandle {
 #[cfg(not(underpin_sim))]
 const YIELD: std::time::Duration = std::time::Duration::from_micros(20);
 
+/// A task and the mark of its end, which is dropped after it also when a step panics.
 #[cfg(not(underpin_sim))]
-fn run_on_thread(mut task: Box<dyn Task>, waker: &Waker, mark: EndMark) {
+struct Running {
+    task: Box<dyn Task>,
+    _mark: EndMark,
+}
+
+#[cfg(not(underpin_sim))]
+fn run_on_thread(mut running: Running, waker: &Waker) {
     let shared = &*waker.0;
+    let task = &mut running.task;
     // A wake-up that came before the thread knew itself must find it.
     let _ = shared.thread.set(std::thread::current());
     let mut idle_since: Option<Instant> = None;
@@ -234,17 +271,15 @@ fn run_on_thread(mut task: Box<dyn Task>, waker: &Waker, mark: EndMark) {
                     std::hint::spin_loop();
                 } else if idle < crate::wait::SPIN + YIELD {
                     std::thread::yield_now();
-                } else if task.before_sleep() {
-                    sleep_until(shared, until);
-                    idle_since = None;
                 } else {
+                    if task.before_sleep() {
+                        sleep_until(shared, until);
+                    }
                     idle_since = None;
                 }
             }
         }
     }
-    drop(task);
-    drop(mark);
 }
 
 #[cfg(not(underpin_sim))]
@@ -261,5 +296,98 @@ fn sleep_until(shared: &Shared, until: Option<Instant>) {
             Some(until) => std::thread::park_timeout(until.since(Instant::now())),
         }
     }
-    shared.state.store(AWAKE, Ordering::SeqCst);
+    // An exchange, not a store: the step that follows must see what was written before a
+    // wake-up that this overwrites, and only whoever reads that wake-up sees it.
+    shared.state.swap(AWAKE, Ordering::SeqCst);
+}
+
+#[cfg(all(test, not(underpin_sim)))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{Rng, wait};
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
+
+    /// A hundred thousand times somebody writes and wakes while the sleeper looks, is about to
+    /// sleep, sleeps, or wakes. One wake-up lost is a sleep for ever. What was written (relaxed:
+    /// the waker alone orders it) is seen.
+    #[test]
+    fn no_wake_up_is_lost_at_the_edge_of_sleep() {
+        const ROUNDS: u64 = 100_000;
+        let shared = Shared::new();
+        let waker = Waker(Arc::clone(&shared));
+        let [posted, seen, sleeps] = [0; 3].map(|_| Arc::new(AtomicU64::new(0)));
+        let sleeper = std::thread::spawn({
+            let (posted, seen) = (Arc::clone(&posted), Arc::clone(&seen));
+            let sleeps = Arc::clone(&sleeps);
+            move || {
+                let _ = shared.thread.set(std::thread::current());
+                let mut rng = Rng::seeded(2);
+                while seen.load(Relaxed) < ROUNDS {
+                    let mail = posted.load(Relaxed);
+                    if mail == seen.load(Relaxed) {
+                        sleeps.fetch_add(1, Relaxed);
+                        // Between the look and the sleep is where a wake-up could get lost.
+                        for _ in 0..rng.below(100) {
+                            std::hint::spin_loop();
+                        }
+                        sleep_until(&shared, None);
+                    } else {
+                        seen.store(mail, Relaxed);
+                    }
+                }
+            }
+        });
+        let mut rng = Rng::seeded(1);
+        for round in 1..=ROUNDS {
+            for _ in 0..rng.below(400) {
+                std::hint::spin_loop();
+            }
+            posted.store(round, Relaxed);
+            waker.wake();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let answer = wait(Some(deadline), |_| {
+                (seen.load(Relaxed) == round).then_some(())
+            });
+            assert_eq!(answer, Ok(()), "round {round} was slept through");
+        }
+        sleeper.join().unwrap();
+        let sleeps = sleeps.load(Relaxed);
+        assert!(sleeps > ROUNDS / 10, "it slept {sleeps} times only");
+    }
+
+    struct Idle;
+    impl Task for Idle {
+        fn step(&mut self, _: Instant) -> Step {
+            Step::Idle { until: None }
+        }
+    }
+
+    /// A thread that never waits cannot end its task: whoever joins gives up and says so, and the
+    /// task ends later all the same.
+    #[test]
+    fn a_join_that_cannot_be_had_is_no_proof() {
+        let (give, handle) = std::sync::mpsc::channel();
+        let (go_on, gate) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            give.send(spawn_local("idle", Box::new(Idle))).unwrap();
+            gate.recv().unwrap();
+            let _ = wait(Some(Instant::START), |_| None::<()>);
+            let deadline = Instant::now() + Duration::from_millis(1);
+            let _ = wait(Some(deadline), |_| None::<()>);
+            gate.recv().unwrap();
+        });
+        let task = handle.recv().unwrap();
+        let shared = Arc::clone(&task.shared);
+        assert_eq!(task.join(), Err(NotJoined));
+        assert!(!shared.ended.load(Ordering::Acquire));
+        go_on.send(()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let ended = || shared.ended.load(Ordering::Acquire);
+        wait(Some(deadline), |_| ended().then_some(())).unwrap();
+        go_on.send(()).unwrap();
+        thread.join().unwrap();
+    }
 }
