@@ -6,8 +6,7 @@ mod support;
 
 use std::time::Duration;
 use support::overheard::{Overheard, dword};
-use support::{HANG, Rig, bytes, finish, is_stamped, stamp, stamped, within_limit};
-use underpin::dma::rt::Instant;
+use support::{Rig, bytes, finish, is_stamped, stamp, stamped, within_limit};
 use underpin::nvme::{AtomicWrites, CommandError, Failure, Status, WriteCache};
 use underpin::spec::registers::{Aqa, Cc, offset};
 use underpin::{
@@ -670,6 +669,7 @@ fn broken_completions_fail_the_controller() {
                     Err(other) => panic!("{other}"),
                 }
             });
+            assert!(told < 8, "{fault}: nobody minds");
             let failed = controller.failure().is_some();
             (failed && told as u64 == queue.stats().commands).then_some(())
         });
@@ -734,11 +734,9 @@ fn what_cannot_be_brought_up_is_refused_in_words() {
             admin_timeout: Duration::from_millis(300),
             ..ControllerOptions::default()
         };
-        let began = Instant::now();
         let error = rig.open(options).unwrap_err();
         assert!(expected(&error), "{config}: {error:?}");
         println!("{config}: {error}");
-        assert!(Instant::now().since(began) < HANG);
         let stats = rig.space.stats();
         assert_eq!((stats.contexts, stats.heap_used_bytes), (0, 0), "{config}");
     }
