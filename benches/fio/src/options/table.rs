@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-/// Names an option for the code that gives it meaning (`job.rs`).
+/// Names an option for the code that gives it meaning (`job/resolve.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Id {
     AllRandRepeat,
