@@ -26,7 +26,11 @@ use underpin_nvme_spec::{Cid, Cqe, Nsid, NvmOpcode, Qid, Sqe, Status};
 pub(crate) struct Cx<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) map: &'a Mappings,
+    /// Meaningless unless `timed`.
     pub(crate) now: Instant,
+    /// The clock was read. Without it only the fast way is open: whatever wants the time waits
+    /// for the next batch.
+    pub(crate) timed: bool,
 }
 
 /// What the controller can do, fixed when it was made.
@@ -61,6 +65,9 @@ enum Phase {
 
 /// Completions written at a time, so that those of a burst share their cache lines' way.
 const BURST: usize = 8;
+/// Bytes moved for one queue in one batch, before others have their turn and the IOMMU's table is
+/// let go. A single command may exceed it.
+const BATCH_BYTES: u64 = 4 << 20;
 
 /// The controller.
 #[derive(Debug)]
@@ -94,6 +101,8 @@ pub(crate) struct Machine {
     resets: u32,
     /// Commands go through jobs: faults may fire, or some are under way.
     slow: bool,
+    /// Something wants the time, which the last batch had not.
+    wants_time: bool,
     /// `before_sleep` found nothing to do, and no step was made since.
     asleep: bool,
 }
@@ -143,6 +152,7 @@ impl Machine {
             control: 0,
             resets: 0,
             slow: false,
+            wants_time: false,
             asleep: false,
         })
     }
@@ -209,6 +219,10 @@ impl Machine {
         let control = cx.shared.bar.control();
         if control == self.control {
             return false;
+        }
+        if !cx.timed {
+            self.wants_time = true;
+            return true;
         }
         self.control = control;
         self.follow_control(cx);
@@ -373,6 +387,9 @@ impl Machine {
         if cx.map.severed {
             return false;
         }
+        if cx.timed {
+            self.wants_time = false;
+        }
         if self.bus.revalidate(cx.map) {
             self.close_rings();
         }
@@ -392,7 +409,7 @@ impl Machine {
         if self.phase != Phase::Ready {
             return done + usize::from(self.become_ready(cx));
         }
-        if self.slow {
+        if self.slow && cx.timed {
             done += self.run_jobs(cx) + self.drain_outbox(cx);
             self.slow = !(self.jobs.is_empty() && self.outbox.is_empty() && self.faults.is_empty());
         }
@@ -410,10 +427,10 @@ impl Machine {
                 return done;
             }
         }
-        if self.slow {
+        if self.slow && cx.timed {
             done += self.run_jobs(cx) + self.drain_outbox(cx);
         }
-        done
+        done + usize::from(self.wants_time)
     }
 
     /// Executes up to `budget` commands of one submission queue.
@@ -449,7 +466,13 @@ impl Machine {
         // Entries are read after the doorbell that announced them, and faults that were injected
         // before it are known.
         barrier::read();
-        self.refresh_faults(cx);
+        if self.faults.is_stale(&cx.shared.faults) {
+            self.refresh_faults(cx);
+            if !cx.timed {
+                self.wants_time = true;
+                return false;
+            }
+        }
         if sq.open(&mut self.bus, cx.map).is_err() {
             self.fail(cx, "a submission queue that is not mapped");
             return false;
@@ -472,6 +495,10 @@ impl Machine {
             return 0;
         }
         if self.slow {
+            if !cx.timed {
+                self.wants_time = true;
+                return 0;
+            }
             return self.accept_all(cx, sq, budget);
         }
         let place = usize::from(sq.cqid);
@@ -513,7 +540,8 @@ impl Machine {
             return 0;
         }
         let mut done = 0;
-        while !sq.is_empty() && done < budget {
+        let enough = self.bytes_moved().wrapping_add(BATCH_BYTES);
+        while !sq.is_empty() && done < budget && self.bytes_moved() < enough {
             if cq.room() == 0 && !self.look_for_room(cx, cq) {
                 break;
             }
@@ -549,6 +577,13 @@ impl Machine {
             }
         }
         done
+    }
+
+    #[inline(always)]
+    fn bytes_moved(&self) -> u64 {
+        self.bus
+            .bytes_from_host
+            .wrapping_add(self.bus.bytes_to_host)
     }
 
     /// Looks whether the host has read completions. While it has not, the queue stalls: a
@@ -688,7 +723,8 @@ impl Machine {
 
     /// True when commands take the fast way: nothing looks at the clock.
     pub(crate) fn is_fast(&self) -> bool {
-        !self.slow && !self.supports.stepped && self.phase == Phase::Ready
+        let plain = !self.slow && !self.supports.stepped && !self.wants_time;
+        plain && self.phase == Phase::Ready
     }
 
     /// Publishes what shall wake the controller, and looks again. True when it can sleep.

@@ -291,11 +291,8 @@ impl InlineCore {
     #[inline]
     pub fn run_batch(&mut self) -> usize {
         let Some(core) = &mut self.core else { return 0 };
-        let now = match core.machine.is_fast() {
-            true => Instant::START,
-            false => Instant::now(),
-        };
-        core.batch(now)
+        let timed = !core.machine.is_fast();
+        core.batch(timed.then(Instant::now))
     }
 
     /// Publishes EventIdx and looks again, as a controller does that wants to sleep. True when it

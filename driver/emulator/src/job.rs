@@ -126,7 +126,8 @@ pub(crate) struct Outgoing {
 impl Machine {
     /// True when another command of queue `qid` can be taken on.
     pub(crate) fn takes_more(&self, qid: u16) -> bool {
-        qid == 0 || self.jobs.len() + self.outbox.len() < MAX_JOBS
+        let limit = if qid == 0 { 2 * MAX_JOBS } else { MAX_JOBS };
+        self.jobs.len() + self.outbox.len() < limit
     }
 
     /// Makes a job of a fetched command, as its faults have it.

@@ -56,10 +56,11 @@ struct Chunk {
 ///
 /// One referee serves one [`DmaSpace`](underpin_dma::DmaSpace) and all emulators attached to it:
 /// give the same `Arc` to [`SpaceOptions::watch`](underpin_dma::SpaceOptions) and to
-/// [`EmulatorConfig::referee`](crate::EmulatorConfig). Pools and the space's heap tell it what is
-/// lent, in granules of 64 bytes. A range that nobody ever spoke of, such as a region made with
-/// [`DmaSpace::region`](underpin_dma::DmaSpace::region) or registered memory, counts as not lent
-/// until [`lent`](MemoryWatch::lent) is called for it.
+/// [`EmulatorConfig::referee`](crate::EmulatorConfig). The space tells it what is lent, in granules
+/// of 64 bytes: buffers of pools and of the heap while they are out, regions that a caller made or
+/// registered while they live. A range that nobody ever spoke of, such as memory put into the
+/// controller's IOMMU past the space, counts as not lent until [`lent`](MemoryWatch::lent) is called
+/// for it.
 ///
 /// It costs a lock and a look at one or two words per DMA; memory: 8 KiB for each 2 MiB of IOVA
 /// space that was ever lent.

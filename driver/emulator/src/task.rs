@@ -20,16 +20,17 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// One batch under one lock. Returns how much was done.
+    /// One batch under one lock; without the time, only what needs none. Returns how much was done.
     #[inline]
-    pub(crate) fn batch(&mut self, now: Instant) -> usize {
+    pub(crate) fn batch(&mut self, now: Option<Instant>) -> usize {
         let Self { shared, machine } = self;
         let done = {
             let map = shared.iommu.read();
             let cx = Cx {
                 shared,
                 map: &map,
-                now,
+                now: now.unwrap_or(Instant::START),
+                timed: now.is_some(),
             };
             machine.batch(&cx, BUDGET)
         };
@@ -40,7 +41,7 @@ impl Core {
     }
 
     pub(crate) fn step(&mut self, now: Instant) -> Step {
-        if self.batch(now) > 0 {
+        if self.batch(Some(now)) > 0 {
             return Step::Busy;
         }
         Step::Idle {
@@ -57,6 +58,7 @@ impl Core {
                 map: &map,
                 // Times are the task loop's business.
                 now: Instant::START,
+                timed: false,
             };
             machine.before_sleep(&cx)
         };
@@ -81,7 +83,7 @@ impl Task for EmulatorTask {
         let mut busy = false;
         let mut looks = 0;
         for _ in 0..BATCHES {
-            if self.core.batch(now) > 0 {
+            if self.core.batch(Some(now)) > 0 {
                 busy = true;
                 looks = 0;
                 if !self.core.machine.is_fast() {

@@ -55,6 +55,8 @@ pub struct Host {
     /// Shadow doorbells and EventIdx.
     pub pages: Option<(DmaBuf, DmaBuf)>,
     pub page_bytes: usize,
+    /// Waits are short: what does not come is expected not to.
+    pub hurry: bool,
 }
 
 pub fn config(text: &str) -> EmulatorConfig {
@@ -193,6 +195,7 @@ impl Host {
             dstrd: cap.dstrd(),
             pages: None,
             page_bytes,
+            hurry: false,
         }
     }
 
@@ -206,6 +209,10 @@ impl Host {
             host.shadow_doorbells();
         }
         host
+    }
+
+    pub fn take_inline(&self) -> Option<InlineCore> {
+        self.inline.borrow_mut().take()
     }
 
     pub fn csts(&self) -> Csts {
@@ -243,7 +250,11 @@ impl Host {
 
     /// Lets the controller run while `poll` finds no answer.
     pub fn wait<T>(&self, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
-        rt::wait(deadline(), |_| {
+        let deadline = match self.hurry {
+            true => Some(Instant::now() + Duration::from_millis(3)),
+            false => deadline(),
+        };
+        rt::wait(deadline, |_| {
             if let Some(core) = self.inline.borrow_mut().as_mut() {
                 core.run_batch();
             }
@@ -282,6 +293,17 @@ impl Host {
         self.admin = admin;
         self.admin.acknowledge(&self.emu, self.dstrd);
         assert_eq!((cqe.cid(), cqe.sqid()), (cid, Qid(0)));
+        cqe
+    }
+
+    /// Submits an admin command and waits a while for its end, whatever it is.
+    pub fn try_admin(&mut self, sqe: Sqe) -> Option<Cqe> {
+        self.admin.push(sqe);
+        self.admin.ring(&self.emu, self.dstrd);
+        let mut admin = std::mem::replace(&mut self.admin, Pair::new(&self.space, 0, 2, 4096));
+        let cqe = self.wait(|| admin.pop());
+        self.admin = admin;
+        self.admin.acknowledge(&self.emu, self.dstrd);
         cqe
     }
 
