@@ -133,7 +133,11 @@ fn short_rings_turn_over() {
         (64, 0, 1),
     ] {
         let rig = Rig::new(&format!("size=1m,mqes={mqes}"));
-        let controller = rig.controller();
+        let options = ControllerOptions {
+            admin_timeout: Duration::from_secs(3),
+            ..ControllerOptions::default()
+        };
+        let controller = rig.open(options).unwrap();
         let ns = controller.namespace(None).unwrap();
         let options = QueueOptions { depth: wanted };
         let mut queue: Queue = controller.queue_pair(options).unwrap();
