@@ -82,7 +82,19 @@ pub(crate) struct Facts {
 /// A queue whose owner has dropped it: all that its commands own, until the device lets go.
 pub(crate) struct Retired {
     pub(crate) qid: Qid,
-    pub(crate) _holds: Box<dyn Send>,
+    /// The device has deleted its submission queue; only the completion queue is left.
+    sq_deleted: bool,
+    _holds: Box<dyn Send>,
+}
+
+impl Retired {
+    pub(crate) fn new<B: Payload>(queue: Box<Queue<B>>) -> Self {
+        Self {
+            qid: queue.qid(),
+            sq_deleted: false,
+            _holds: queue,
+        }
+    }
 }
 
 impl std::fmt::Debug for Retired {
@@ -450,10 +462,7 @@ impl Inner {
             Err(error) => {
                 if self.health.is_failed() {
                     // Whether the device knows the rings is not known.
-                    self.quarantine.lock().push(Retired {
-                        qid,
-                        _holds: Box::new(queue),
-                    });
+                    self.quarantine.lock().push(Retired::new(Box::new(queue)));
                 }
                 Err(error)
             }
@@ -473,13 +482,11 @@ impl Inner {
             return;
         }
         let retired = std::mem::take(&mut *self.quarantine.lock());
-        for queue in retired {
+        for mut queue in retired {
             let qid = queue.qid;
-            let deleted = Call::new(DeleteIoSq { qid }.to_sqe(), None)
-                .wait(self)
-                .and_then(|_| Call::new(DeleteIoCq { qid }.to_sqe(), None).wait(self));
+            let deleted = self.delete(&mut queue);
             match deleted {
-                Ok(_) => {
+                Ok(()) => {
                     drop(queue);
                     self.free_qids.lock().push(qid.0);
                 }
@@ -489,6 +496,16 @@ impl Inner {
                 }
             }
         }
+    }
+
+    fn delete(&self, queue: &mut Retired) -> Result<(), Error> {
+        let qid = queue.qid;
+        if !queue.sq_deleted {
+            Call::new(DeleteIoSq { qid }.to_sqe(), None).wait(self)?;
+            queue.sq_deleted = true;
+        }
+        Call::new(DeleteIoCq { qid }.to_sqe(), None).wait(self)?;
+        Ok(())
     }
 
     /// Ends all DMA of the device, with proof.

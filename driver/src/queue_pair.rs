@@ -293,8 +293,7 @@ impl<B: Payload> Drop for QueuePair<B> {
     /// controller is closed with proof.
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            let qid = queue.qid();
-            self.controller.retire(Retired { qid, _holds: queue });
+            self.controller.retire(Retired::new(queue));
         }
     }
 }
