@@ -43,6 +43,6 @@ pub use underpin_nvme_spec as spec;
 
 pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions};
 pub use underpin_nvme::{
-    Completion, Controller, ControllerOptions, DeviceUrl, Error, Io, Lba, Namespace, Nsid,
-    QueueOptions, QueuePair, Token,
+    CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure, Io, Lba,
+    Namespace, Nsid, QueueOptions, QueuePair, Token,
 };
