@@ -239,6 +239,8 @@ impl Bar {
 
     pub(crate) fn remove(&self) {
         self.removed.store(true, Ordering::Relaxed);
+        // The controller has to be told, too.
+        self.control.fetch_add(1, Ordering::Release);
     }
 }
 

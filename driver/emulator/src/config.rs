@@ -369,6 +369,35 @@ impl EmulatorConfig {
         }
     }
 
+    /// The same with another name, for messages and its thread.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// The same with another seed of all randomness.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The same with one fault more.
+    #[must_use]
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.faults.push(fault);
+        self
+    }
+
+    /// The same, watched by `referee`. Give the same one to the space's
+    /// [`watch`](underpin_dma::SpaceOptions::watch).
+    #[must_use]
+    pub fn with_referee(mut self, referee: Arc<Referee>) -> Self {
+        self.referee = Some(referee);
+        self
+    }
+
     /// Refuses what no controller can be.
     pub(crate) fn check(&self) -> Result<(), EmulatorError> {
         let mut paths: Vec<&PathBuf> = Vec::new();

@@ -235,8 +235,11 @@ impl Machine {
         if self.phase == Phase::Gone {
             return;
         }
-        self.refresh_faults(cx);
         let bar = &cx.shared.bar;
+        if bar.is_removed() {
+            return self.remove(cx);
+        }
+        self.refresh_faults(cx);
         let resets = bar.resets();
         if resets != self.resets {
             self.resets = resets;
@@ -384,16 +387,13 @@ impl Machine {
             self.asleep = false;
             self.stats.wakeups += 1;
         }
-        if cx.map.severed {
-            return false;
-        }
         if cx.timed {
             self.wants_time = false;
         }
         if self.bus.revalidate(cx.map) {
             self.close_rings();
         }
-        true
+        !cx.map.severed
     }
 
     /// Does all there is to do, up to `budget` commands. Returns how much was done.
@@ -822,5 +822,6 @@ fn limits(supports: &Supports, page_bytes: u64) -> Limits {
         page_bytes,
         max_bytes: supports.max_bytes,
         write_through: false,
+        in_pieces: supports.stepped,
     }
 }

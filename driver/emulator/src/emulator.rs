@@ -230,6 +230,13 @@ impl Emulator {
         self.0.shared.faults.add(fault);
     }
 
+    /// Takes the device off the bus, now: registers read all ones, for ever, and the controller
+    /// stops as soon as it notices. Unlike [`stop`](Self::stop) it proves nothing about DMA.
+    pub fn remove(&self) {
+        self.0.shared.bar.remove();
+        self.0.shared.bar.wake();
+    }
+
     /// Lets commands go on that a `hold` fault has held up to now.
     pub fn release_held(&self) {
         self.0.shared.faults.release_held();

@@ -64,6 +64,24 @@ impl Medium {
         }
     }
 
+    /// Reads into bytes of our own.
+    pub(crate) fn read_bytes(&self, at: u64, to: &mut [u8]) -> Result<(), MediumError> {
+        match self {
+            Self::Ram(ram) => ram.read_bytes(at, to),
+            Self::File(file) => file.read_bytes(at, to),
+            Self::Null => Ok(()),
+        }
+    }
+
+    /// Writes from bytes of our own.
+    pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
+        match self {
+            Self::Ram(ram) => ram.write_bytes(at, from),
+            Self::File(file) => file.write_bytes(at, from),
+            Self::Null => Ok(()),
+        }
+    }
+
     /// Makes all that was written durable.
     pub(crate) fn flush(&mut self) -> Result<(), MediumError> {
         match self {

@@ -11,6 +11,8 @@ pub(crate) struct Namespace {
     pub(crate) blocks: u64,
     pub(crate) lba_shift: u32,
     pub(crate) medium: Medium,
+    /// So many blocks are written as a whole with respect to other commands.
+    pub(crate) atomic_blocks: u64,
     pub(crate) nawun: Option<u16>,
     pub(crate) nawupf: Option<u16>,
     pub(crate) atomic_boundary: u16,
@@ -29,6 +31,7 @@ impl Namespace {
             blocks: size_bytes / u64::from(namespace.lba_bytes),
             lba_shift: namespace.lba_bytes.trailing_zeros(),
             medium,
+            atomic_blocks: u64::from(namespace.nawun.unwrap_or(config.awun)) + 1,
             nawun: namespace.nawun,
             nawupf: namespace.nawupf,
             atomic_boundary: namespace.atomic_boundary,

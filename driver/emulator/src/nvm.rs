@@ -1,5 +1,6 @@
 //! The NVM command set (NVM Command Set 1.0): Read, Write and Flush.
-//! A transfer is a state machine that moves as many bytes as it is allowed to at a time.
+//! A transfer is a state machine that moves as many bytes as it is allowed to at a time; what is
+//! promised to be atomic passes a stage of its own, so that pieces of it are never seen.
 use crate::bus::{Blocked, Bus, Who};
 use crate::iommu::{Direction, Mappings};
 use crate::media::MediumError;
@@ -19,6 +20,8 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: u64,
     /// Writes are durable when they complete: the volatile write cache is absent or off.
     pub(crate) write_through: bool,
+    /// Transfers are made in pieces, between which others are: what is atomic must be staged.
+    pub(crate) in_pieces: bool,
 }
 
 /// Why a piece of a transfer failed.
@@ -52,6 +55,18 @@ pub(crate) struct Transfer {
     walk: PrpWalk,
     /// To be made durable before it completes.
     durable: bool,
+    stage: Option<Stage>,
+}
+
+/// The data of an atomic transfer: read from the medium at once and written to it at once,
+/// while DMA goes piece by piece.
+#[derive(Debug)]
+struct Stage {
+    /// Where it begins on the medium.
+    base: u64,
+    bytes: Vec<u8>,
+    /// A read's data is there.
+    filled: bool,
 }
 
 impl Transfer {
@@ -80,6 +95,13 @@ impl Transfer {
             return Err(INVALID_FIELD);
         }
         let is_write = command.opcode == NvmOpcode::WRITE;
+        let at = command.slba.0 << namespace.lba_shift;
+        let staged = limits.in_pieces && blocks <= namespace.atomic_blocks;
+        let stage = staged.then(|| Stage {
+            base: at,
+            bytes: vec![0; len_bytes as usize],
+            filled: false,
+        });
         Ok(Self {
             namespace: index,
             direction: if is_write {
@@ -87,7 +109,7 @@ impl Transfer {
             } else {
                 Direction::ToHost
             },
-            at: command.slba.0 << namespace.lba_shift,
+            at,
             left: len_bytes,
             segment: Segment {
                 iova: 0,
@@ -95,6 +117,7 @@ impl Transfer {
             },
             walk: PrpWalk::new(sqe.prp1(), sqe.prp2(), len_bytes, limits.page_bytes),
             durable: is_write && (command.fua || limits.write_through),
+            stage: stage.filter(|_| namespace.medium.has_bytes()),
         })
     }
 
@@ -112,6 +135,18 @@ impl Transfer {
             return Err(INVALID_NAMESPACE);
         };
         let medium = &mut namespace.medium;
+        let failed = |direction| match direction {
+            Direction::ToHost => Status::UNRECOVERED_READ_ERROR,
+            Direction::FromHost => Status::WRITE_FAULT,
+        };
+        if let Some(stage) = &mut self.stage
+            && !stage.filled
+            && self.direction == Direction::ToHost
+        {
+            stage.filled = true;
+            let read = medium.read_bytes(stage.base, &mut stage.bytes);
+            read.map_err(|_| failed(Direction::ToHost))?;
+        }
         let mut budget = chunk;
         while self.left > 0 {
             if budget == 0 {
@@ -128,6 +163,17 @@ impl Transfer {
             let moved: Result<(), Trouble> = if !medium.has_bytes() {
                 bus.check(map, iova, len as usize, direction, who)
                     .map_err(Trouble::from)
+            } else if let Some(stage) = &mut self.stage {
+                let from = (self.at - stage.base) as usize;
+                bus.windows(map, iova, len as usize, direction, who, |offset, view| {
+                    let range = from + offset..from + offset + view.len_bytes();
+                    let part = stage.bytes.get_mut(range).ok_or(Trouble::Medium)?;
+                    let copied = match direction {
+                        Direction::ToHost => view.copy_from(0, part),
+                        Direction::FromHost => view.copy_to(0, part),
+                    };
+                    copied.map_err(|_| Trouble::Medium)
+                })
             } else {
                 let base = self.at;
                 bus.windows(map, iova, len as usize, direction, who, |offset, view| {
@@ -139,16 +185,21 @@ impl Transfer {
                     Ok(())
                 })
             };
-            moved.map_err(|trouble| match (trouble, direction) {
-                (Trouble::Blocked, _) => Status::DATA_TRANSFER_ERROR,
-                (Trouble::Medium, Direction::ToHost) => Status::UNRECOVERED_READ_ERROR,
-                (Trouble::Medium, Direction::FromHost) => Status::WRITE_FAULT,
+            moved.map_err(|trouble| match trouble {
+                Trouble::Blocked => Status::DATA_TRANSFER_ERROR,
+                Trouble::Medium => failed(direction),
             })?;
             self.segment.iova = iova.wrapping_add(len);
             self.segment.len_bytes -= len;
             self.at += len;
             self.left -= len;
             budget -= len;
+        }
+        if let Some(stage) = &self.stage
+            && self.direction == Direction::FromHost
+        {
+            let written = medium.write_bytes(stage.base, &stage.bytes);
+            written.map_err(|_| Status::WRITE_FAULT)?;
         }
         if self.durable {
             medium.flush().map_err(|_| Status::WRITE_FAULT)?;

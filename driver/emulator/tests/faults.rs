@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use std::time::Duration;
-use underpin_dma::rt::{self, Instant, Rng};
+use underpin_dma::rt::{Instant, Rng};
 use underpin_emulator::{Emulator, Fault, FaultKind, Referee, ViolationKind};
 use underpin_nvme_spec::admin::{Abort, Cns, DeleteIoSq};
 use underpin_nvme_spec::registers::offset;
@@ -305,6 +305,20 @@ fn a_removed_device_is_gone_for_ever() {
     host.emu.stop().unwrap();
 }
 
+/// A device that is pulled while it works: gone at once, and others are not disturbed.
+#[test]
+fn a_device_is_pulled_while_it_works() {
+    for mode in [Mode::Thread, Mode::Local, Mode::Inline] {
+        let (host, mut pair, buf) = rig("delay:1s@op=read", mode);
+        submit(&host, &mut pair, read(1, 0, 1).with_prp1(buf.iova().get()));
+        host.emu.remove();
+        assert_eq!(host.emu.read64(offset::CAP), u64::MAX);
+        host.pass(Duration::from_millis(2));
+        assert!(pair.pop().is_none());
+        host.emu.stop().unwrap();
+    }
+}
+
 #[test]
 fn spoiled_identify_pages() {
     let mut host = Host::up(config("size=1m,fault=short-identify:100"), Mode::Thread);
@@ -331,10 +345,7 @@ fn random_faults_all_fire() {
         config.faults.push(fault);
         config.seed = round;
         config.stepped = round % 2 == 0;
-        // In a simulated build time flies while no task is ready, and an inline core is none.
-        let simulated = rt::sim::is_simulated();
-        let mode = if simulated { Mode::Local } else { Mode::Inline };
-        let mut host = Host::new(config, mode);
+        let mut host = Host::new(config, Mode::Inline);
         host.hurry = true;
         workload(&mut host);
         host.emu.stop().unwrap();

@@ -196,7 +196,7 @@ fn whatever_the_host_does_step_by_step() {
     } else {
         u64::MAX
     } {
-        if Instant::now() >= until {
+        if seeds >= 40 && Instant::now() >= until {
             break;
         }
         let mut config = config("size=64k,queues=3,mqes=64,ns2.lba=4096,mdts=0");
@@ -234,8 +234,8 @@ fn whatever_the_host_does_step_by_step() {
     let figures =
         format!("{seeds} seeds: {commands} commands, {transfers} transfers, {blocked} blocked");
     println!("{figures}");
-    let enough = commands > 50 * seeds && transfers > 20 * seeds && blocked > seeds;
-    assert!(seeds > 20 && enough, "{figures}");
+    let enough = commands > 50 * seeds && transfers > 20 * seeds && blocked > seeds / 2;
+    assert!(enough, "{figures}");
 }
 
 /// On a thread, against a host that writes while the controller reads.

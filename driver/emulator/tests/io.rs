@@ -116,6 +116,46 @@ fn it_is_so_step_by_step() {
     );
 }
 
+/// What identify promises to be atomic is so, though it is moved in pieces between which others
+/// come: of two writes of the same blocks one is seen as a whole. What is longer may be torn.
+#[test]
+fn atomic_writes_are_not_torn_step_by_step() {
+    for (awun, blocks, whole) in [(0, 1, true), (3, 4, true), (0, 4, false)] {
+        let text = format!("size=64k,lba=4096,awun={awun},step=on,chunk=256,mdts=5");
+        let mut torn = 0;
+        for seed in 0..20 {
+            let mut host = Host::up(config(&text).with_seed(seed), Mode::Inline);
+            let mut pair = host.create(1, 8);
+            let len = blocks as usize * 4096;
+            let bufs: Vec<_> = (1..=3_u8)
+                .map(|byte| {
+                    let mut buf = host.space.alloc(len, 4096).unwrap();
+                    buf.fill(byte);
+                    buf
+                })
+                .collect();
+            let lists = host.space.alloc(3 * 4096, 4096).unwrap();
+            for (nth, sqe) in [write(1, 0, blocks), write(1, 0, blocks), read(1, 0, blocks)]
+                .into_iter()
+                .enumerate()
+            {
+                let base = bufs[nth].iova().get();
+                let pages: Vec<u64> = (1..u64::from(blocks)).map(|at| base + 4096 * at).collect();
+                let (prp1, prp2) = prps(base, &pages, &lists, 4096 * nth, 4096);
+                pair.push(sqe.with_prp1(prp1).with_prp2(prp2));
+            }
+            pair.ring(&host.emu, host.dstrd);
+            for _ in 0..3 {
+                assert_eq!(host.complete(&mut pair).unwrap().status(), Status::SUCCESS);
+            }
+            let mut seen = vec![0; len];
+            bufs[2].copy_to(0, &mut seen).unwrap();
+            torn += usize::from(seen.iter().any(|byte| *byte != seen[0]));
+        }
+        assert_eq!(torn == 0, whole, "{torn} of 20 torn with awun={awun}");
+    }
+}
+
 /// Larger pages, doorbells far apart, and registers instead of shadow doorbells.
 #[test]
 fn it_is_so_with_other_geometry() {

@@ -193,6 +193,29 @@ fn unmapping_is_the_end_of_dma() {
     }
 }
 
+/// The memory of a ring that was unmapped is let go of, though the controller used it and sleeps.
+#[test]
+fn unmapped_rings_are_let_go_of() {
+    let mut host = Host::up(config("size=1m"), Mode::Thread);
+    let mut pair = host.pair(1, 8);
+    let region = host.space.region("ring", 4096).unwrap();
+    let memory = Arc::clone(region.memory());
+    let (cq, mut sq) = (Host::create_cq_of(&pair), Host::create_sq_of(&pair));
+    sq.prp1 = region.iova().get();
+    assert_eq!(host.admin(cq.to_sqe()).status(), Status::SUCCESS);
+    assert_eq!(host.admin(sq.to_sqe()).status(), Status::SUCCESS);
+    let ring = underpin_dma::MemSlice::new(&memory, 0, 512).unwrap();
+    pair.sq = underpin_dma::Records::new(ring, 8).unwrap();
+    assert_eq!(host.flush(&mut pair, 1), Status::SUCCESS);
+    let slept = host.emu.stats().sleeps;
+    host.wait(|| (host.emu.stats().sleeps > slept).then_some(()));
+    let slice = underpin_dma::MemSlice::new(&memory, 0, 512).unwrap();
+    pair.sq = underpin_dma::Records::new(pair.sq_buf.slice().unwrap(), 8).unwrap();
+    drop((region, slice));
+    let released = host.wait(|| (Arc::strong_count(&memory) == 1).then_some(()));
+    assert!(released.is_some());
+}
+
 /// `stop` while DMA is under way: afterwards memory is as it was at its return.
 #[test]
 fn stop_in_the_midst_of_dma() {

@@ -61,9 +61,7 @@ impl FileMedium {
         while done < to.len_bytes() {
             let len = (to.len_bytes() - done).min(self.bounce.len());
             let bounce = self.bounce.get_mut(..len).ok_or(MediumError)?;
-            self.file
-                .read_exact_at(bounce, at + done as u64)
-                .map_err(|error| failed("reading", at, &error))?;
+            read_at(&self.file, at + done as u64, bounce)?;
             to.copy_from(done, bounce).map_err(|_| MediumError)?;
             done += len;
         }
@@ -76,12 +74,18 @@ impl FileMedium {
             let len = (from.len_bytes() - done).min(self.bounce.len());
             let bounce = self.bounce.get_mut(..len).ok_or(MediumError)?;
             from.copy_to(done, bounce).map_err(|_| MediumError)?;
-            self.file
-                .write_all_at(bounce, at + done as u64)
-                .map_err(|error| failed("writing", at, &error))?;
+            write_at(&self.file, at + done as u64, bounce)?;
             done += len;
         }
         Ok(())
+    }
+
+    pub(crate) fn read_bytes(&self, at: u64, to: &mut [u8]) -> Result<(), MediumError> {
+        read_at(&self.file, at, to)
+    }
+
+    pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
+        write_at(&self.file, at, from)
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), MediumError> {
@@ -89,6 +93,16 @@ impl FileMedium {
             .sync_data()
             .map_err(|error| failed("flushing", 0, &error))
     }
+}
+
+fn read_at(file: &File, at: u64, to: &mut [u8]) -> Result<(), MediumError> {
+    file.read_exact_at(to, at)
+        .map_err(|error| failed("reading", at, &error))
+}
+
+fn write_at(file: &File, at: u64, from: &[u8]) -> Result<(), MediumError> {
+    file.write_all_at(from, at)
+        .map_err(|error| failed("writing", at, &error))
 }
 
 #[cold]

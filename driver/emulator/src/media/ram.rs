@@ -35,4 +35,14 @@ impl RamMedium {
         let to = self.part(at, from.len_bytes())?;
         to.copy_from_view(0, from).map_err(|_| MediumError)
     }
+
+    pub(crate) fn read_bytes(&self, at: u64, to: &mut [u8]) -> Result<(), MediumError> {
+        let from = self.part(at, to.len())?;
+        from.copy_to(0, to).map_err(|_| MediumError)
+    }
+
+    pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
+        let to = self.part(at, from.len())?;
+        to.copy_from(0, from).map_err(|_| MediumError)
+    }
 }
