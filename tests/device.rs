@@ -540,6 +540,48 @@ fn queues_are_granted_counted_and_used_again() {
     rig.end();
 }
 
+/// A queue that the device refuses in part leaves nothing behind, and where the device refuses
+/// to take back its part as well, the memory stays away until it does.
+#[test]
+fn a_queue_that_is_refused_is_taken_back() {
+    // Opcodes 00h and 01h delete and create a submission queue, 04h and 05h a completion queue.
+    for (refused, kept) in [
+        (&["0x05"][..], 0),
+        (&["0x01"], 0),
+        (&["0x01", "0x04"], 1),
+        (&["0x04"], 1),
+        (&["0x00"], 1),
+    ] {
+        let rig = Rig::new("size=1m,queues=2");
+        let controller = rig.controller();
+        let used = rig.space.stats().heap_used_bytes;
+        for opcode in refused {
+            rig.inject(&format!("status:0x6@op={opcode}+q=0"));
+        }
+        match controller.queue_pair::<DmaBuf>(QueueOptions::default()) {
+            Ok(queue) => drop(queue),
+            Err(error) => {
+                let internal = |status: Status| status.code() == Status::INTERNAL_ERROR.code();
+                assert!(
+                    matches!(error, Error::Admin { status, .. } if internal(status)),
+                    "{error:?}"
+                );
+            }
+        }
+        rig.until_fired(refused.len() as u64);
+        assert_eq!(controller.quarantined_queues(), kept, "{refused:?}");
+        let still = rig.space.stats().heap_used_bytes;
+        assert_eq!(still > used, kept > 0, "{refused:?}");
+        // Asked again, the device answers: all that it grants can be had.
+        let queues: Vec<Queue> = (0..2).map(|_| queue(&controller)).collect();
+        assert_eq!(controller.quarantined_queues(), 0);
+        drop(queues);
+        assert_eq!(rig.space.stats().heap_used_bytes, used, "{refused:?}");
+        drop(controller);
+        rig.end();
+    }
+}
+
 /// Queues come and go with commands in flight: every buffer is back when the queue is gone.
 #[test]
 fn queues_are_dropped_with_commands_in_flight() {

@@ -402,14 +402,17 @@ impl Inner {
             device: self.transport.name(),
             granted: facts.granted,
         })?;
-        let made = self.create_numbered(qid, options, facts);
-        if made.is_err() && !self.health.is_failed() {
-            self.free_qids.lock().push(qid.0);
+        match self.build_queue(qid, options, facts) {
+            Ok(queue) => self.announce(queue),
+            Err(error) => {
+                self.free_qids.lock().push(qid.0);
+                Err(error)
+            }
         }
-        made
     }
 
-    fn create_numbered<B: Payload>(
+    /// A queue in our memory, of which the device does not know.
+    fn build_queue<B: Payload>(
         &self,
         qid: Qid,
         options: QueueOptions,
@@ -435,10 +438,16 @@ impl Inner {
                 .map(|buffers| buffers.shadows(qid))
                 .transpose()?,
         };
-        let queue = Queue::new(&self.space, &self.transport, &self.health, spec)?;
+        Queue::new(&self.space, &self.transport, &self.health, spec)
+    }
+
+    /// Makes a queue known to the device, its completion side first. If that does not succeed,
+    /// its memory is freed only when the device has none of its rings.
+    fn announce<B: Payload>(&self, queue: Queue<B>) -> Result<Queue<B>, Error> {
+        let qid = queue.qid();
         let cq = CreateIoCq {
             qid,
-            entries: u32::from(cq_entries),
+            entries: queue.cq_entries(),
             prp1: queue.cq_iova().get(),
             contiguous: true,
             interrupts: false,
@@ -446,24 +455,28 @@ impl Inner {
         };
         let sq = CreateIoSq {
             qid,
-            entries: u32::from(sq_entries),
+            entries: queue.sq_entries(),
             prp1: queue.sq_iova().get(),
             contiguous: true,
             priority: 0,
             cqid: qid,
         };
-        let created = Call::new(cq.to_sqe(), None).wait(self).and_then(|_| {
-            Call::new(sq.to_sqe(), None).wait(self).inspect_err(|_| {
-                let _ = Call::new(DeleteIoCq { qid }.to_sqe(), None).wait(self);
-            })
-        });
-        match created {
+        if let Err(error) = Call::new(cq.to_sqe(), None).wait(self) {
+            if self.health.is_failed() {
+                // Whether the device knows the ring is not known.
+                self.quarantine.lock().push(Retired::new(Box::new(queue)));
+            } else {
+                self.free_qids.lock().push(qid.0);
+            }
+            return Err(error);
+        }
+        match Call::new(sq.to_sqe(), None).wait(self) {
             Ok(_) => Ok(queue),
             Err(error) => {
-                if self.health.is_failed() {
-                    // Whether the device knows the rings is not known.
-                    self.quarantine.lock().push(Retired::new(Box::new(queue)));
-                }
+                self.retire(Retired {
+                    sq_deleted: true,
+                    ..Retired::new(Box::new(queue))
+                });
                 Err(error)
             }
         }

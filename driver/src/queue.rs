@@ -178,6 +178,14 @@ impl<B> Queue<B> {
         self.rings.1.iova()
     }
 
+    pub(crate) fn sq_entries(&self) -> u32 {
+        self.sq.count() as u32
+    }
+
+    pub(crate) fn cq_entries(&self) -> u32 {
+        self.cq.count() as u32
+    }
+
     pub(crate) fn depth(&self) -> usize {
         self.slots.depth()
     }
