@@ -1,6 +1,7 @@
 //! Memory that a device may reach: sealed memfds, mapped shared, kept out of children.
 //! One of the few modules with `unsafe`: the mapping itself.
 #![allow(unsafe_code)]
+use crate::rt::sync::Mutex;
 use crate::{Error, OutOfBounds, View, sys};
 use std::fs::File;
 use std::io;
@@ -206,6 +207,14 @@ impl Memory {
                 source,
             })?;
         Ok(Arc::new(memory))
+    }
+
+    /// Keeps memory that a device may write at any later time, to the end of the process: it
+    /// must never become somebody else's.
+    pub(crate) fn keep_for_ever(memory: Arc<Self>) {
+        // Listed, not forgotten, so that leak checkers tell it from a leak.
+        static KEPT: Mutex<Vec<Arc<Memory>>> = Mutex::new(Vec::new());
+        KEPT.lock().push(memory);
     }
 
     /// How long the memory is.

@@ -253,7 +253,10 @@ impl DmaSpace {
             Some(taken) => Some(taken),
             None => {
                 let region = self.pieces("heap", growth)?;
-                self.0.heap.lock().grow(region, len, align)
+                let mut heap = self.0.heap.lock();
+                // Somebody else may have grown it meanwhile; then this region goes again.
+                heap.take(len, align)
+                    .or_else(|| heap.grow(Arc::clone(&region), len, align))
             }
         };
         let (region, offset) = taken.ok_or_else(exhausted)?;
@@ -412,7 +415,7 @@ impl Topology {
         tracing::error!(region = request.name, iova = %request.iova, len_bytes, "given up");
         self.lost.push((first, len_bytes));
         self.lost_bytes += len_bytes;
-        std::mem::forget(request.memory);
+        Memory::keep_for_ever(request.memory);
     }
 
     /// Takes the first `count` regions out of a context that is not, or no longer, attached.
@@ -423,7 +426,7 @@ impl Topology {
                 tracing::warn!(%error, region = request.name, "a mapping may be left behind");
                 // For ever, now: the space itself may end before the region does.
                 if !std::mem::replace(stuck, true) {
-                    std::mem::forget(Arc::clone(&request.memory));
+                    Memory::keep_for_ever(Arc::clone(&request.memory));
                 }
                 result = result.and(Err(error));
             }

@@ -1,10 +1,11 @@
 //! Tasks end when they are asked, wherever they are, and say so only when all they owned is gone.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use underpin_rt::sync::Mutex;
 use underpin_rt::{Instant, NotJoined, Rng, Step, Task, TaskHandle, spawn, spawn_local, wait};
 
 fn soon() -> Option<Instant> {
@@ -17,7 +18,7 @@ struct Tomb(Arc<Mutex<Option<std::thread::ThreadId>>>);
 
 impl Drop for Tomb {
     fn drop(&mut self) {
-        *self.0.lock().unwrap() = Some(std::thread::current().id());
+        *self.0.lock() = Some(std::thread::current().id());
     }
 }
 
@@ -78,7 +79,7 @@ fn a_sleeping_task_ends() {
         } else {
             task.join().unwrap();
         }
-        assert!(tomb.lock().unwrap().is_some());
+        assert!(tomb.lock().is_some());
         waker.wake();
     }
 }
@@ -91,7 +92,7 @@ fn a_busy_task_and_an_ended_one_end() {
     let task = spawn("busy", worker).unwrap();
     wait(soon(), |_| (steps.load(Relaxed) > 10).then_some(())).unwrap();
     task.join().unwrap();
-    assert!(tomb.lock().unwrap().is_some());
+    assert!(tomb.lock().is_some());
 
     struct Once(#[allow(dead_code)] Tomb);
     impl Task for Once {
@@ -103,7 +104,7 @@ fn a_busy_task_and_an_ended_one_end() {
     let tomb = once.0.witness();
     let task = spawn("once", Box::new(once)).unwrap();
     wait(soon(), |_| task.has_ended().then_some(())).unwrap();
-    assert!(tomb.lock().unwrap().is_some(), "ended before it was gone");
+    assert!(tomb.lock().is_some(), "ended before it was gone");
     task.join().unwrap();
 }
 
@@ -119,12 +120,11 @@ struct Selfish {
 impl Task for Selfish {
     fn step(&mut self, _: Instant) -> Step {
         if self.let_go.load(Acquire)
-            && let Some(own) = self.own.lock().unwrap().take()
+            && let Some(own) = self.own.lock().take()
         {
             let tomb = self._tomb.witness();
-            *self.answer.lock().unwrap() = Some(own.join());
-            self.ended_early
-                .store(tomb.lock().unwrap().is_some(), Relaxed);
+            *self.answer.lock() = Some(own.join());
+            self.ended_early.store(tomb.lock().is_some(), Relaxed);
         }
         Step::Idle {
             until: Some(Instant::now() + Duration::from_micros(50)),
@@ -154,15 +154,12 @@ fn a_task_may_drop_its_own_handle() {
         } else {
             spawn("selfish", selfish).unwrap()
         };
-        *own.lock().unwrap() = Some(task);
+        *own.lock() = Some(task);
         let_go.store(true, Release);
-        wait(soon(), |_| answer.lock().unwrap().is_some().then_some(())).unwrap();
-        assert!(
-            !local || tomb.lock().unwrap().is_some(),
-            "it ends after that step"
-        );
-        wait(soon(), |_| tomb.lock().unwrap().is_some().then_some(())).unwrap();
-        assert_eq!(*answer.lock().unwrap(), Some(Err(NotJoined)));
+        wait(soon(), |_| answer.lock().is_some().then_some(())).unwrap();
+        assert!(!local || tomb.lock().is_some(), "it ends after that step");
+        wait(soon(), |_| tomb.lock().is_some().then_some(())).unwrap();
+        assert_eq!(*answer.lock(), Some(Err(NotJoined)));
         assert!(!ended_early.load(Relaxed), "it was gone during its step");
     }
 }
@@ -177,12 +174,7 @@ struct LastWords {
 impl Drop for LastWords {
     fn drop(&mut self) {
         std::thread::sleep(Duration::from_millis(5));
-        let ended = self
-            .handle
-            .lock()
-            .unwrap()
-            .as_ref()
-            .map(TaskHandle::has_ended);
+        let ended = self.handle.lock().as_ref().map(TaskHandle::has_ended);
         let told = match ended {
             Some(false) => 1,
             _ => 2,
@@ -193,7 +185,7 @@ impl Drop for LastWords {
 
 impl Task for LastWords {
     fn step(&mut self, _: Instant) -> Step {
-        if self.handle.lock().unwrap().is_none() {
+        if self.handle.lock().is_none() {
             return Step::Busy;
         }
         assert!(!self.panics, "as planned");
@@ -217,12 +209,12 @@ fn the_end_is_told_last() {
         } else {
             spawn("words", words).unwrap()
         };
-        *handle.lock().unwrap() = Some(task);
+        *handle.lock() = Some(task);
         // A panic inside of a wait goes through to whoever waits.
         let _ =
             std::panic::catch_unwind(|| wait(soon(), |_| (told.load(Acquire) > 0).then_some(())));
         assert_eq!(told.load(Acquire), 1, "local {local}, panics {panics}");
-        let task = handle.lock().unwrap().take().unwrap();
+        let task = handle.lock().take().unwrap();
         wait(soon(), |_| task.has_ended().then_some(())).unwrap();
     }
 }
@@ -239,7 +231,7 @@ fn a_local_task_lives_inside_of_waits() {
     let before = steps.load(Relaxed);
     wait(soon(), |_| (steps.load(Relaxed) > before).then_some(())).unwrap();
     task.join().unwrap();
-    assert_eq!(*tomb.lock().unwrap(), Some(std::thread::current().id()));
+    assert_eq!(*tomb.lock(), Some(std::thread::current().id()));
     let after = steps.load(Relaxed);
     let _ = wait::<()>(Some(Instant::now() + Duration::from_millis(1)), |_| None);
     assert_eq!(steps.load(Relaxed), after, "an ended task is not stepped");
@@ -410,12 +402,12 @@ mod threads {
         );
         let tombs: Vec<_> = tomb.iter().take(3).collect();
         first.join().unwrap();
-        assert!(tombs[0].lock().unwrap().is_some());
+        assert!(tombs[0].lock().is_some());
         go_on.send(()).unwrap();
         go_on.send(()).unwrap();
         let id = thread.join().unwrap();
         for tomb in &tombs {
-            assert_eq!(*tomb.lock().unwrap(), Some(id), "its own thread dropped it");
+            assert_eq!(*tomb.lock(), Some(id), "its own thread dropped it");
         }
         assert!(second.has_ended());
         second.join().unwrap();
@@ -480,7 +472,7 @@ mod threads {
         .join()
         .unwrap();
         for witness in &witnesses {
-            assert!(witness.lock().unwrap().is_some());
+            assert!(witness.lock().is_some());
         }
         drop(handles.recv().unwrap());
     }
