@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 use support::overheard::{Overheard, dword};
 use support::{Rig, bytes, finish, is_stamped, stamp, stamped, within_limit};
+use underpin::dma::rt;
 use underpin::nvme::{AtomicWrites, CommandError, Failure, Status, WriteCache};
 use underpin::spec::registers::{Aqa, Cc, offset};
 use underpin::{
@@ -740,6 +741,64 @@ fn broken_completions_fail_the_controller() {
         );
         drop(rig);
     }
+}
+
+/// Completions that wait in the ring are not late, however late their host is: with a small
+/// budget, or after a break, it still finds all of them.
+#[test]
+fn a_host_that_is_late_does_not_blame_the_device() {
+    let rig = Rig::new("size=1m");
+    let options = ControllerOptions {
+        command_timeout: Duration::from_millis(100),
+        ..ControllerOptions::default()
+    };
+    let controller = rig.open(options).unwrap();
+    let ns = controller.namespace(None).unwrap();
+    let mut queue: Queue = controller.queue_pair(QueueOptions { depth: 8 }).unwrap();
+    let pool = pool(&rig.space, 4096, 8);
+    // The ring is left near its end, so that what waits lies on both sides of it.
+    for _ in 0..14 {
+        run(
+            &mut queue,
+            ns.read(Lba(0), 8).unwrap(),
+            pool.alloc().unwrap(),
+        );
+    }
+    let completions = rig.emulator.stats().completions;
+    for lba in 0..8 {
+        let io = ns.read(Lba(lba), 8).unwrap();
+        queue.submit(io, pool.alloc().unwrap()).unwrap();
+    }
+    // Polls with no budget look at the clock, and see all eight in flight.
+    (0..256).for_each(|_| assert_eq!(queue.poll(0, drop), 0));
+    rig.until("eight completions", |stats| {
+        stats.completions == completions + 8
+    });
+    rt::thread::sleep(Duration::from_millis(150));
+    let mut ended = 0;
+    for _ in 0..8 {
+        (0..256).for_each(|_| assert_eq!(queue.poll(0, drop), 0));
+        assert_eq!(controller.failure(), None);
+        ended += queue.poll(1, |completion| completion.result.unwrap());
+    }
+    assert_eq!((ended, queue.in_flight()), (8, 0));
+    // One that the device has really lost is still late, with others waiting in the ring.
+    rig.inject("drop@op=read");
+    for lba in 0..4 {
+        let io = ns.read(Lba(lba), 8).unwrap();
+        queue.submit(io, pool.alloc().unwrap()).unwrap();
+    }
+    queue.ring();
+    rig.until("three completions", |stats| {
+        stats.completions == completions + 11
+    });
+    within_limit("the deadline", || {
+        queue.poll(0, drop);
+        controller.failure()
+    });
+    drop((queue, ns, controller));
+    assert_eq!(pool.free_count(), 8);
+    rig.end();
 }
 
 /// A device that cannot be brought up is an error in words, within the time it gives itself, and

@@ -9,7 +9,7 @@ use crate::slots::{Describe, SlotState, Slots, Token};
 use crate::{Error, Failure, Refused, Transport};
 use std::sync::Arc;
 use std::time::Duration;
-use underpin_nvme_spec::{Cqe, Qid, Sqe, Status, registers};
+use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe, Status, registers};
 
 /// What a queue is made of.
 pub(crate) struct QueueSpec {
@@ -415,32 +415,56 @@ impl<B> Queue<B> {
     fn look_at_clock(&mut self) {
         self.polls_to_clock = POLLS_PER_CLOCK;
         let now = Instant::now();
-        let mut oldest: Option<(Duration, u8)> = None;
+        let timeout = self.timeout;
+        let mut oldest = Duration::ZERO;
+        let mut late: Vec<(Cid, u8)> = Vec::new();
         for (_, slot) in self.slots.iter_mut() {
             if slot.state != SlotState::InFlight {
                 continue;
             }
             let age = now.since(*slot.seen.get_or_insert(now));
-            if oldest.is_none_or(|(oldest, _)| age > oldest) {
-                oldest = Some((age, slot.opcode));
+            oldest = oldest.max(age);
+            if age >= timeout {
+                late.push((slot.cid(), slot.opcode));
             }
         }
-        let Some((age, opcode)) = oldest else { return };
-        if age >= self.timeout {
+        if !late.is_empty() {
+            // The device may be in time and the host late: its completions wait in the ring for
+            // the next polls.
+            let unread = self.unread();
+            late.retain(|(cid, _)| !unread.contains(cid));
+        }
+        if let Some(&(_, opcode)) = late.first() {
             let opcode = crate::controller::opcode_name(self.qid, opcode);
-            let (qid, timeout) = (self.qid, self.timeout);
+            let qid = self.qid;
             self.fail(Failure::Timeout {
                 qid,
                 opcode,
                 timeout,
             });
-        } else if age >= PATIENCE && self.looked.is_none_or(|last| now.since(last) >= PATIENCE) {
+        } else if oldest >= PATIENCE && self.looked.is_none_or(|last| now.since(last) >= PATIENCE) {
             // A dead or fatally wounded device is told apart from a slow one at once.
             self.looked = Some(now);
             if let Err(failure) = crate::registers::check_alive(&*self.transport) {
                 self.fail(failure);
             }
         }
+    }
+
+    /// What the completions that the device has written, and nobody has consumed yet, name.
+    #[cold]
+    fn unread(&self) -> Vec<Cid> {
+        let count = self.cq.count();
+        let entry = |ahead: usize| {
+            let at = usize::from(self.head) + ahead;
+            let (index, phase) = match at.checked_sub(count) {
+                None => (at, self.phase),
+                Some(wrapped) => (wrapped, !self.phase),
+            };
+            let cqe = Cqe::from_u64s([0, self.cq.read_word(index, 1)]);
+            (cqe.phase() == phase).then(|| cqe.cid())
+        };
+        (0..count).map_while(entry).collect()
     }
 
     #[cold]

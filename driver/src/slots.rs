@@ -24,6 +24,12 @@ pub(crate) struct Slot<B> {
     pub(crate) request: Request<B>,
 }
 
+impl<B> Slot<B> {
+    pub(crate) const fn cid(&self) -> Cid {
+        Cid(self.cid)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
     Free,
