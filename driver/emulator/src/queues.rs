@@ -27,6 +27,8 @@ struct Bell {
     shadow: Option<ShadowWords>,
     /// What the host last wrote, valid or not.
     raw: u32,
+    /// EventIdx names an index of the ring, or what the host found fit to put there.
+    asks: bool,
 }
 
 impl Bell {
@@ -35,6 +37,7 @@ impl Bell {
             index,
             shadow: None,
             raw: 0,
+            asks: true,
         }
     }
 
@@ -73,12 +76,26 @@ impl Bell {
         Ok(bar.doorbell(self.index))
     }
 
-    fn publish(&self, index: u16) {
+    fn publish(&mut self, index: u16) {
+        self.asks = index != NO_INDEX;
         if let Some(shadow) = &self.shadow {
             shadow.event_idx.store(u32::from(index), Ordering::Relaxed);
         }
     }
+
+    /// The controller is awake: an index that stays behind would be passed again at every wrap
+    /// of the ring, and each time cost the host a register write and us a wake-up.
+    #[inline(always)]
+    fn stop_asking(&mut self) {
+        if self.asks {
+            self.publish(NO_INDEX);
+        }
+    }
 }
+
+/// No index of any ring: a host never passes it. A host that compares modulo 2^16 passes it once
+/// a wrap, which costs a needless wake-up and loses none.
+const NO_INDEX: u16 = u16::MAX;
 
 /// A submission queue.
 #[derive(Debug)]
@@ -125,6 +142,7 @@ impl Sq {
             return Ok(Look::Invalid);
         }
         self.tail = raw;
+        self.bell.stop_asking();
         Ok(Look::Moved)
     }
 
@@ -164,7 +182,7 @@ impl Sq {
     }
 
     /// Asks to be woken when the tail moves on from here.
-    pub(crate) fn publish(&self) {
+    pub(crate) fn publish(&mut self) {
         self.bell.publish(self.bell.raw as u16);
     }
 
@@ -239,6 +257,7 @@ impl Cq {
             return Ok(Look::Invalid);
         }
         self.head = raw;
+        self.bell.stop_asking();
         Ok(Look::Moved)
     }
 
@@ -282,8 +301,9 @@ impl Cq {
     }
 
     /// Asks to be woken when the head moves on from here, if anything waits for that. Otherwise
-    /// asks for the index behind, which the head has passed already.
-    pub(crate) fn publish(&self) {
+    /// asks for the index behind, which the head has passed already, also for a host
+    /// that compares modulo 2^16.
+    pub(crate) fn publish(&mut self) {
         let seen = self.bell.raw as u16;
         let index = if self.waiting {
             seen
