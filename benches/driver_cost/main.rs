@@ -1,0 +1,193 @@
+//! What the driver costs: its own nanoseconds and instructions per read, and two cores against
+//! bare rings. Prints `ratio NAME VALUE` lines for scripts and the rest for people.
+//!
+//! ```text
+//! cargo bench --bench driver_cost              everything
+//! cargo bench --bench driver_cost -- --gate    counts only, against the committed baseline
+//! cargo bench --bench driver_cost -- --bless   makes the counts the committed baseline
+//! ```
+#![forbid(unsafe_code)]
+
+mod bare;
+mod baseline;
+mod by_hand;
+mod callgrind;
+mod inline;
+mod ledger;
+mod machine;
+mod one_core;
+mod ours;
+mod rounds;
+mod two_cores;
+
+use baseline::Baseline;
+use std::error::Error;
+use std::process::ExitCode;
+
+/// What must hold on a quiet machine.
+const DRIVER_ONLY_NS_MOST: f64 = 40.0;
+const TWO_CORES_LEAST: f64 = 0.6;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // cargo bench adds --bench.
+    let words: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|&word| word != "--bench")
+        .collect();
+    let outcome = match words.as_slice() {
+        [] => everything(),
+        ["--gate"] => counts(false),
+        ["--bless"] => counts(true),
+        // This program under callgrind.
+        ["--count-at", depth] => depth
+            .parse()
+            .map_err(Into::into)
+            .and_then(|depth| one_core::count(depth).map(|()| Vec::new())),
+        _ => {
+            eprintln!("usage: driver_cost [--gate | --bless]");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(failures) if failures.is_empty() => ExitCode::SUCCESS,
+        Ok(failures) => {
+            failures
+                .iter()
+                .for_each(|failure| eprintln!("FAILED: {failure}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn everything() -> Result<Vec<String>, Box<dyn Error>> {
+    machine::print_facts();
+    let watch = machine::Watch::start();
+    let mut missed = times()?;
+    let quiet = match watch.verdict() {
+        Some(others) => {
+            let quiet = others.quiet();
+            println!(
+                "quiet: {} (others used {:.0} % of a processor, {:.0} % was stolen)",
+                if quiet { "yes" } else { "no" },
+                others.busy_percent,
+                others.stolen_percent
+            );
+            quiet
+        }
+        None => {
+            println!("quiet: unknown (no /proc/stat)");
+            false
+        }
+    };
+    if !quiet && !missed.is_empty() {
+        println!("warning: times taken while others work say little; what was missed is not held:");
+        missed
+            .drain(..)
+            .for_each(|what| println!("warning: {what}"));
+    }
+    missed.extend(counts(false)?);
+    Ok(missed)
+}
+
+/// What moves with the machine.
+fn times() -> Result<Vec<String>, Box<dyn Error>> {
+    let mut missed = Vec::new();
+    println!(
+        "\none thread: driver + inline emulator, less bare host + inline emulator; ns per 4 KiB read"
+    );
+    for depth in [1, 32] {
+        let one_core::DriverOnly {
+            ours_ns,
+            bare_ns,
+            driver_ns,
+        } = one_core::driver_only(depth)?;
+        println!(
+            "  QD {depth:<3}  driver {ours_ns:.1}  bare {bare_ns:.1}  difference {driver_ns:.1}"
+        );
+        println!("ratio driver_only_ns_qd{depth} {:.2}", driver_ns.median);
+        if depth == 32 && driver_ns.median > DRIVER_ONLY_NS_MOST {
+            missed.push(format!(
+                "driver_only_ns_qd32 is {:.1}, over {DRIVER_ONLY_NS_MOST}",
+                driver_ns.median
+            ));
+        }
+    }
+    println!(
+        "\ntwo threads: driver and emulator, against a bare ring pair; million reads of 4 KiB a second"
+    );
+    for depth in [1, 32, 128] {
+        let two = two_cores::two_cores(depth)?;
+        let million = |spread: rounds::Spread| rounds::Spread {
+            p10: spread.p10 / 1e6,
+            median: spread.median / 1e6,
+            p90: spread.p90 / 1e6,
+        };
+        println!(
+            "  QD {depth:<3}  driver {:.2}, {:.0} ns CPU each  bare {:.2}, {:.0} ns CPU each  quotient {:.2}",
+            million(two.ours_iops),
+            two.ours_cpu_ns,
+            million(two.bare_iops),
+            two.bare_cpu_ns,
+            two.ratio,
+        );
+        println!(
+            "          doorbell registers written per 1000 reads: {:.2}",
+            two.register_writes_per_1000
+        );
+        println!("ratio two_core_vs_bare_qd{depth} {:.3}", two.ratio.median);
+        if depth == 32 && two.ratio.median < TWO_CORES_LEAST {
+            missed.push(format!(
+                "two_core_vs_bare_qd32 is {:.2}, under {TWO_CORES_LEAST}",
+                two.ratio.median
+            ));
+        }
+    }
+    Ok(missed)
+}
+
+/// What does not: counts by callgrind, and what must not run at all.
+fn counts(bless: bool) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut failures = Vec::new();
+    let mut figures = Vec::new();
+    println!("\ncallgrind: submit, ring and poll between two markers, per 4 KiB read");
+    for (depth, name) in [(1_u16, "instructions_qd1"), (32, "instructions_qd32")] {
+        let counted = callgrind::run(depth)?;
+        let per_read = |count: u64| count as f64 / one_core::COUNTED_READS as f64;
+        println!(
+            "  QD {depth:<3}  {:.1} instructions, {:.3} of them lock the bus",
+            per_read(counted.instructions),
+            per_read(counted.locked),
+        );
+        for function in &counted.functions {
+            println!(
+                "    {:8.2}  {}",
+                per_read(function.instructions),
+                function.name
+            );
+        }
+        println!(
+            "ratio driver_only_{name} {:.2}",
+            per_read(counted.instructions)
+        );
+        figures.push((name, per_read(counted.instructions)));
+        let batches = one_core::COUNTED_READS as f64 / f64::from(depth);
+        for what in callgrind::violations(&counted, batches) {
+            failures.push(format!("between the markers at QD {depth}: {what}"));
+        }
+    }
+    if failures.is_empty() {
+        println!("between the markers: no allocator, lock, futex or system call but the clock's");
+    }
+    let now = Baseline::new(machine::rustc(), &figures);
+    match bless && failures.is_empty() {
+        true => now.bless()?,
+        false => failures.extend(Baseline::read()?.excesses(&now)),
+    }
+    Ok(failures)
+}

@@ -1,0 +1,210 @@
+//! Two threads: the driver and the emulator's thread, against a bare host and a bare device, the
+//! same number of commands in flight, in turn. Throughput, and the CPU time that it takes.
+use crate::bare::{self, BareDevice, BareHost};
+use crate::inline::{null_emulator, read_so_far};
+use crate::ledger::Ledger;
+use crate::machine::cpu_ns;
+use crate::ours::OurHost;
+use crate::rounds::{Spread, interleave};
+use std::error::Error;
+use std::time::Duration;
+use underpin::dma::DmaSpace;
+use underpin::dma::rt::{Instant, thread};
+use underpin::emulator::Emulator;
+use underpin::nvme::transport::Embedded;
+use underpin::{Controller, ControllerOptions, PoolOptions};
+
+const ROUNDS: usize = 31;
+/// Of each round and arm, after a start-up that is not counted.
+const SLICE: Duration = Duration::from_millis(15);
+const START_UP: Duration = Duration::from_millis(2);
+
+/// One arm in one round.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    reads: u64,
+    ns: u64,
+    cpu_ns: u64,
+}
+
+impl Slice {
+    fn iops(self) -> f64 {
+        self.reads as f64 / self.ns as f64 * 1e9
+    }
+}
+
+/// What one depth gives.
+#[derive(Debug)]
+pub(crate) struct TwoCores {
+    pub(crate) ours_iops: Spread,
+    pub(crate) bare_iops: Spread,
+    /// Of the rounds' quotients.
+    pub(crate) ratio: Spread,
+    pub(crate) ours_cpu_ns: f64,
+    pub(crate) bare_cpu_ns: f64,
+    /// Of our arm: doorbell registers written by the driver per thousand reads.
+    pub(crate) register_writes_per_1000: f64,
+}
+
+/// Keeps `depth` reads in flight for `duration`: polls, refills, rings.
+#[inline(always)]
+fn pump(
+    duration: Duration,
+    mut submit: impl FnMut(usize),
+    mut poll: impl FnMut() -> usize,
+) -> Result<Slice, String> {
+    let cpu_before = cpu_ns();
+    let began = Instant::now();
+    let mut reads = 0_u64;
+    let mut idle_polls = 0_u32;
+    let ns = loop {
+        // The clock is looked at once in many polls.
+        for _ in 0..256 {
+            let done = poll();
+            if done == 0 {
+                idle_polls += 1;
+                bare::spin_or_yield(idle_polls);
+                continue;
+            }
+            idle_polls = 0;
+            reads += done as u64;
+            submit(done);
+        }
+        let passed = Instant::now().since(began);
+        if passed >= duration {
+            break passed.as_nanos() as u64;
+        }
+        if idle_polls > 100_000_000 {
+            return Err("no read completes any more".to_owned());
+        }
+    };
+    Ok(Slice {
+        reads,
+        ns,
+        cpu_ns: cpu_ns().saturating_sub(cpu_before),
+    })
+}
+
+/// Waits for the `left` reads still in flight.
+fn drain(mut left: usize, mut poll: impl FnMut() -> usize) -> Result<(), String> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while left != 0 {
+        left -= poll();
+        if Instant::now() >= deadline {
+            return Err(format!("{left} reads were never completed"));
+        }
+    }
+    Ok(())
+}
+
+struct Ours {
+    host: OurHost,
+    emulator: Emulator,
+    before: Ledger,
+    _controller: Controller,
+}
+
+impl Ours {
+    fn new(space: &DmaSpace, depth: u16) -> Result<Self, Box<dyn Error>> {
+        let emulator = null_emulator()?;
+        emulator.start_thread()?;
+        let transport = Embedded::new("threaded", emulator.clone());
+        let controller =
+            Controller::with_transport(transport, space, ControllerOptions::default())?;
+        let host = OurHost::new(&controller, space, depth)?;
+        let before = settled(&emulator);
+        Ok(Self {
+            host,
+            emulator,
+            before,
+            _controller: controller,
+        })
+    }
+
+    fn slice(&mut self, depth: usize) -> Result<Slice, String> {
+        let host = std::cell::RefCell::new(&mut self.host);
+        let submit = |count| {
+            let mut host = host.borrow_mut();
+            host.prepare(count);
+            host.submit(count);
+        };
+        let poll = || host.borrow_mut().poll();
+        submit(depth);
+        pump(START_UP, submit, poll)?;
+        let slice = pump(SLICE, submit, poll)?;
+        drain(depth, poll)?;
+        Ok(slice)
+    }
+}
+
+fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dyn Error>> {
+    let (memory, _rings) = bare::pair_memory(space, depth)?;
+    let pool = space.pool(
+        "bare",
+        PoolOptions {
+            buf_bytes: 4096,
+            count: depth,
+        },
+    )?;
+    let pages = (0..depth).map(|_| pool.alloc()).collect::<Result<_, _>>()?;
+    let mut host = BareHost::new(&memory, 1, pages)?;
+    let device = BareDevice::start(&memory)?;
+    let slice = {
+        let host = std::cell::RefCell::new(&mut host);
+        let submit = |count| {
+            let mut host = host.borrow_mut();
+            host.prepare(count);
+            host.submit(count);
+        };
+        let poll = || host.borrow_mut().poll();
+        submit(depth);
+        pump(START_UP, submit, poll)?;
+        let slice = pump(SLICE, submit, poll)?;
+        drain(depth, poll)?;
+        slice
+    };
+    host.check(device.stop()?)?;
+    Ok(slice)
+}
+
+/// What the device has read, once it has published it: at the latest when it goes to sleep.
+fn settled(emulator: &Emulator) -> Ledger {
+    thread::sleep(Duration::from_millis(20));
+    read_so_far(emulator)
+}
+
+/// Measures at `depth`.
+pub(crate) fn two_cores(depth: u16) -> Result<TwoCores, Box<dyn Error>> {
+    let space = DmaSpace::new();
+    let count = usize::from(depth);
+    let mut ours = Ours::new(&space, depth)?;
+    let measured = interleave(
+        ROUNDS,
+        || ours.slice(count).map_err(Into::into),
+        || bare_slice(&space, count),
+    )?;
+    let read = settled(&ours.emulator).since(ours.before);
+    ours.host.check(read)?;
+    let stats = ours.host.stats();
+    let total = |arm: fn(&(Slice, Slice)) -> Slice| {
+        let (cpu, reads) = measured
+            .iter()
+            .map(arm)
+            .fold((0, 0), |(cpu, reads), slice| {
+                (cpu + slice.cpu_ns, reads + slice.reads)
+            });
+        cpu as f64 / reads as f64
+    };
+    Ok(TwoCores {
+        ours_iops: Spread::of(measured.iter().map(|(ours, _)| ours.iops())),
+        bare_iops: Spread::of(measured.iter().map(|(_, bare)| bare.iops())),
+        ratio: Spread::of(
+            measured
+                .iter()
+                .map(|(ours, bare)| ours.iops() / bare.iops()),
+        ),
+        ours_cpu_ns: total(|&(ours, _)| ours),
+        bare_cpu_ns: total(|&(_, bare)| bare),
+        register_writes_per_1000: stats.register_writes as f64 / stats.commands as f64 * 1000.0,
+    })
+}
