@@ -165,7 +165,7 @@ pub enum Error {
     },
     /// The queue has no room for the command now.
     #[error(
-        "the queue is full: {depth} commands are in flight and {needed} more are needed; poll it first"
+        "the queue holds {depth} commands at most and has no room for {needed} more now; poll it first"
     )]
     QueueFull {
         /// How many commands it holds.

@@ -92,7 +92,10 @@ impl<B> Slots<B> {
         Self {
             slots: (0..depth).map(slot).collect(),
             free: (0..depth).rev().collect(),
-            index_mask: depth.next_power_of_two().wrapping_sub(1),
+            // Beyond 2^15 slots the identifier is the slot's number alone.
+            index_mask: depth
+                .checked_next_power_of_two()
+                .map_or(u16::MAX, |slots| slots - 1),
             next_token: 0,
         }
     }
@@ -168,7 +171,7 @@ mod tests {
     /// never 0xffff, and a stale one names nothing.
     #[test]
     fn stale_identifiers_name_nothing() {
-        for depth in [1_u16, 2, 3, 32, 1000, 1023] {
+        for depth in [1_u16, 2, 3, 32, 1000, 1023, 16_384] {
             let mut slots = Slots::<()>::new(depth);
             let mut last: Option<Cid> = None;
             for _ in 0..200_000 / u32::from(depth) {
