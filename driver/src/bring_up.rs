@@ -139,13 +139,22 @@ impl BringUp {
             },
             State::IdentifyNamespace(mut call, nsid) => match call.poll(&inner) {
                 None => Ok(Next::Later(State::IdentifyNamespace(call, nsid))),
+                // Detached meanwhile, or of another command set: the others are none the worse.
+                Some(Err(Error::Admin { status, .. })) => {
+                    let namespace = Namespace::unidentified(inner.number, nsid, status);
+                    self.found.namespaces.push(namespace);
+                    self.next_namespace()
+                }
                 Some(answer) => {
                     let identify = Box::new(IdentifyNamespace::from_bytes(&*page(answer?)?));
-                    let atomic = match &self.found.identify {
-                        Some(controller) => (controller.awun(), controller.awupf()),
-                        None => (0, 0),
+                    let (atomic, mdts) = match &self.found.identify {
+                        Some(controller) => {
+                            ((controller.awun(), controller.awupf()), controller.mdts())
+                        }
+                        None => ((0, 0), 0),
                     };
-                    let namespace = Namespace::new(inner.number, nsid, identify, atomic);
+                    let most = inner.max_transfer(mdts);
+                    let namespace = Namespace::new(inner.number, nsid, identify, atomic, most);
                     self.found.namespaces.push(namespace);
                     self.next_namespace()
                 }
@@ -171,7 +180,10 @@ impl BringUp {
                 }
                 // An offer that is not honoured: plain doorbells work everywhere.
                 Some(Err(Error::Admin { .. })) => self.finish(),
-                Some(Err(error)) => Err(error),
+                Some(Err(error)) => {
+                    inner.doubt(buffers);
+                    Err(error)
+                }
             },
             State::Done => Ok(Next::Finished),
         }
@@ -305,6 +317,10 @@ impl BringUp {
             return self.finish();
         }
         let buffers = DoorbellBuffers::new(&self.inner)?;
+        if buffers.queues() == 0 {
+            // CAP.DSTRD spaces the words so far apart that the page holds none of an I/O queue.
+            return self.finish();
+        }
         let (shadow, event_idx) = buffers.iovas();
         let command = DoorbellBufferConfig {
             shadow: shadow.get(),

@@ -54,6 +54,8 @@ pub(crate) struct Inner {
     facts: OnceLock<Facts>,
     free_qids: Mutex<Vec<u16>>,
     quarantine: Mutex<Vec<Retired>>,
+    /// Pages that the device may have taken for its doorbells, or not: it never answered.
+    doubtful: OnceLock<DoorbellBuffers>,
     attachment: Option<Attachment>,
 }
 
@@ -301,6 +303,7 @@ impl Inner {
             facts: OnceLock::new(),
             free_qids: Mutex::new(Vec::new()),
             quarantine: Mutex::new(Vec::new()),
+            doubtful: OnceLock::new(),
             attachment: Some(attachment),
         })
     }
@@ -325,6 +328,11 @@ impl Inner {
             "controller up"
         );
         let _ = self.facts.set(facts);
+    }
+
+    /// Keeps pages until proof: their command failed together with the controller.
+    pub(crate) fn doubt(&self, buffers: DoorbellBuffers) {
+        let _ = self.doubtful.set(buffers);
     }
 
     pub(crate) fn failed(&self) -> Error {
@@ -494,14 +502,19 @@ impl Inner {
         if self.health.is_failed() {
             return;
         }
-        let retired = std::mem::take(&mut *self.quarantine.lock());
-        for mut queue in retired {
+        let retired = self.quarantine.lock().len();
+        for _ in 0..retired {
+            // One at a time: freeing a queue runs the owner's own code, which may panic, and the
+            // others must still be here then.
+            let Some(mut queue) = self.next_retired() else {
+                return;
+            };
             let qid = queue.qid;
             let deleted = self.delete(&mut queue);
             match deleted {
                 Ok(()) => {
-                    drop(queue);
                     self.free_qids.lock().push(qid.0);
+                    drop(queue);
                 }
                 Err(error) => {
                     tracing::warn!(%qid, %error, "a queue's memory stays in quarantine");
@@ -509,6 +522,11 @@ impl Inner {
                 }
             }
         }
+    }
+
+    fn next_retired(&self) -> Option<Retired> {
+        let mut quarantine = self.quarantine.lock();
+        (!quarantine.is_empty()).then(|| quarantine.remove(0))
     }
 
     fn delete(&self, queue: &mut Retired) -> Result<(), Error> {
@@ -582,6 +600,7 @@ impl Drop for Inner {
             std::mem::forget(self.admin.lock().take());
             std::mem::forget(std::mem::take(&mut *self.quarantine.lock()));
             std::mem::forget(self.facts.take());
+            std::mem::forget(self.doubtful.take());
             std::mem::forget(self.attachment.take());
         }
     }

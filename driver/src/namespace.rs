@@ -5,7 +5,7 @@ use crate::{CommandError, Error};
 use std::fmt;
 use underpin_nvme_spec::identify::IdentifyNamespace;
 use underpin_nvme_spec::nvm::{Flush, ReadWrite};
-use underpin_nvme_spec::{Lba, Nsid};
+use underpin_nvme_spec::{Lba, Nsid, Status};
 
 /// What the device promises to write as a whole or not at all, in logical blocks
 /// (NVM Command Set 1.0, 2.1.4).
@@ -15,7 +15,7 @@ pub struct AtomicWrites {
     pub normal_blocks: u32,
     /// With respect to power failure and error as well.
     pub power_fail_blocks: u32,
-    /// A write that crosses a multiple of this many blocks is not atomic; `None`: no boundary.
+    /// A write that crosses a multiple of this many blocks may not be atomic; `None`: no boundary.
     pub boundary_blocks: Option<u32>,
 }
 
@@ -83,6 +83,7 @@ impl Namespace {
         nsid: Nsid,
         identify: Box<IdentifyNamespace>,
         controller_atomic: (u16, u16),
+        max_transfer_bytes: u64,
     ) -> Self {
         let format = identify.format();
         let lba_shift = format.lbads();
@@ -96,6 +97,11 @@ impl Namespace {
             Some(format!(
                 "its blocks carry {} bytes of metadata, which is not supported yet",
                 format.ms()
+            ))
+        } else if 1 << lba_shift > max_transfer_bytes {
+            Some(format!(
+                "its blocks have {} bytes, and one command transfers at most {max_transfer_bytes} (the device's MDTS, or ControllerOptions::max_transfer_bytes)",
+                1_u64 << lba_shift
             ))
         } else if blocks
             .checked_shl(bytes)
@@ -119,6 +125,15 @@ impl Namespace {
             atomic: atomic_writes(&identify, controller_atomic),
             unusable,
             identify,
+        }
+    }
+
+    /// A namespace in the device's list that it would not identify.
+    pub(crate) fn unidentified(controller: u32, nsid: Nsid, status: Status) -> Self {
+        let identify = Box::new(IdentifyNamespace::zeroed());
+        Self {
+            unusable: Some(format!("the device does not identify it: {status}")),
+            ..Self::new(controller, nsid, identify, (0, 0), u64::MAX)
         }
     }
 
@@ -235,21 +250,34 @@ impl Namespace {
     }
 }
 
-/// NAWUN, NAWUPF and NABSPF count where NSFEAT.NSABP is set, AWUN and AWUPF of the controller
-/// otherwise; all are counted from 0 (NVM Command Set 1.0, 2.1.4 and 4.1.5.1).
+/// NAWUN and NAWUPF count where NSFEAT.NSABP is set and they are not 0, AWUN and AWUPF of the
+/// controller otherwise; all are counted from 0 (NVM Command Set 1.0, 2.1.4 and 4.1.5.1).
 fn atomic_writes(identify: &IdentifyNamespace, (awun, awupf): (u16, u16)) -> AtomicWrites {
-    let own = identify.nsfeat() & 0b10 != 0;
-    let (normal, power_fail) = if own {
-        (identify.nawun(), identify.nawupf())
-    } else {
-        (awun, awupf)
+    let has_own = identify.nsfeat() & 0b10 != 0;
+    let blocks = |own: u16, of_controller: u16| match own {
+        1.. if has_own => u32::from(own) + 1,
+        _ => u32::from(of_controller) + 1,
     };
-    let boundary = identify.nabspf();
+    // Boundaries for normal operation lie NABSN + 1 blocks apart, those for power failure NABSPF
+    // + 1, the first ones at NABO. The one that is reported divides all of that.
+    let boundary = [identify.nabsn(), identify.nabspf()]
+        .into_iter()
+        .filter(|&size| size != 0)
+        .map(|size| u32::from(size) + 1)
+        .reduce(common_divisor);
     AtomicWrites {
-        normal_blocks: u32::from(normal) + 1,
-        power_fail_blocks: u32::from(power_fail) + 1,
-        boundary_blocks: (own && boundary != 0).then(|| u32::from(boundary) + 1),
+        normal_blocks: blocks(identify.nawun(), awun),
+        power_fail_blocks: blocks(identify.nawupf(), awupf),
+        boundary_blocks: boundary.map(|blocks| common_divisor(blocks, u32::from(identify.nabo()))),
     }
+}
+
+/// The greatest common divisor; of a number and 0 it is the number.
+const fn common_divisor(mut a: u32, mut b: u32) -> u32 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 impl fmt::Display for Namespace {
@@ -277,5 +305,74 @@ pub(crate) fn status_error(
         nsid: Nsid(describe.nsid),
         lba: Lba(describe.lba),
         len_bytes: describe.len_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use underpin_nvme_spec::identify::LbaFormat;
+
+    fn page(lbads: u8) -> IdentifyNamespace {
+        let mut page = IdentifyNamespace::zeroed();
+        page.set_nsze(1 << 20);
+        page.set_lba_format(0, LbaFormat::new(0, lbads, 0));
+        page
+    }
+
+    /// A block that no command may transfer makes a namespace unusable, with the reason; one that
+    /// just fits does not.
+    #[test]
+    fn blocks_longer_than_a_transfer_are_refused_in_words() {
+        let of = |lbads, most| Namespace::new(1, Nsid(1), Box::new(page(lbads)), (0, 0), most);
+        assert_eq!(of(16, 65_536).unusable(), None);
+        let namespace = of(16, 32_768);
+        let why = namespace.unusable().unwrap();
+        assert!(why.contains("65536") && why.contains("32768"), "{why}");
+        assert!(namespace.read(Lba(0), 1).is_err());
+    }
+
+    /// NVM Command Set 1.0, 4.1.5.1: NAWUN and NAWUPF of 0 mean what the controller says.
+    #[test]
+    fn an_atomic_unit_of_none_is_the_controllers() {
+        let mut page = page(9);
+        page.set_nsfeat(0b10);
+        let atomic = atomic_writes(&page, (7, 3));
+        assert_eq!((atomic.normal_blocks, atomic.power_fail_blocks), (8, 4));
+        page.set_nawun(1);
+        let atomic = atomic_writes(&page, (7, 3));
+        assert_eq!((atomic.normal_blocks, atomic.power_fail_blocks), (2, 4));
+    }
+
+    /// Whatever boundary the device has, for normal operation or power failure, and wherever the
+    /// first of them lies (NABO), is a multiple of the one that is reported: what does not cross
+    /// that is atomic.
+    #[test]
+    fn every_atomic_boundary_is_a_multiple_of_the_reported_one() {
+        for (nabsn, nabspf, nabo) in [
+            (0_u16, 7, 0),
+            (7, 0, 0),
+            (7, 31, 0),
+            (11, 7, 0),
+            (7, 31, 4),
+            (31, 0, 3),
+            (0xffff, 0xffff, 0),
+        ] {
+            let mut page = page(9);
+            page.set_nabsn(nabsn);
+            page.set_nabspf(nabspf);
+            page.set_nabo(nabo);
+            let boundary = atomic_writes(&page, (0, 0)).boundary_blocks.unwrap();
+            for size in [nabsn, nabspf].into_iter().filter(|&size| size != 0) {
+                for nth in 0..3 {
+                    let at = u32::from(nabo) + nth * (u32::from(size) + 1);
+                    assert_eq!(at % boundary, 0, "{at} of {nabsn}, {nabspf}, {nabo}");
+                }
+            }
+        }
+        let mut page = page(9);
+        page.set_nabo(5);
+        assert_eq!(atomic_writes(&page, (0, 0)).boundary_blocks, None);
     }
 }
