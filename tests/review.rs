@@ -6,6 +6,7 @@ mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::{Rig, finish, within_limit};
 use underpin::dma::Mapper;
@@ -66,35 +67,90 @@ fn a_stride_too_wide_for_shadow_doorbells_leaves_the_registers() {
     }
 }
 
-/// The embedded controller, but nothing that one can do to it proves that it has stopped.
+/// The embedded controller, but nothing that one can do to it proves that it has stopped. Once
+/// told to, it panics: at the next doorbell, or when it is severed.
 #[derive(Debug)]
-struct Unstoppable(Arc<Embedded>);
+struct Unstoppable {
+    inner: Arc<Embedded>,
+    panics: AtomicBool,
+}
+
+impl Unstoppable {
+    fn new(rig: &Rig) -> Arc<Self> {
+        Arc::new(Self {
+            inner: rig.transport.clone(),
+            panics: AtomicBool::new(false),
+        })
+    }
+
+    fn panic_from_now_on(&self, panics: bool) {
+        self.panics.store(panics, Ordering::Relaxed);
+    }
+
+    fn maybe_panic(&self) {
+        assert!(!self.panics.load(Ordering::Relaxed), "a bug of a transport");
+    }
+}
 
 impl Transport for Unstoppable {
     fn name(&self) -> String {
-        self.0.name()
+        self.inner.name()
     }
     fn read32(&self, offset: usize) -> Result<u32, TransportError> {
-        self.0.read32(offset)
+        self.inner.read32(offset)
     }
     fn read64(&self, offset: usize) -> Result<u64, TransportError> {
-        self.0.read64(offset)
+        self.inner.read64(offset)
     }
     fn write32(&self, offset: usize, value: u32) -> Result<(), TransportError> {
-        self.0.write32(offset, value)
+        if offset >= 0x1000 {
+            self.maybe_panic();
+        }
+        self.inner.write32(offset, value)
     }
     fn write64(&self, offset: usize, value: u64) -> Result<(), TransportError> {
-        self.0.write64(offset, value)
+        self.inner.write64(offset, value)
     }
     fn mapper(&self) -> Arc<dyn Mapper> {
-        self.0.mapper()
+        self.inner.mapper()
     }
     fn sever(&self) -> Result<(), TransportError> {
+        self.maybe_panic();
         Err(TransportError {
             device: self.name(),
             what: "it does not let go".to_owned(),
         })
     }
+}
+
+/// A panic of the transport, wherever in the life of a controller, frees nothing that the device
+/// may still touch.
+#[test]
+fn a_transport_that_panics_frees_nothing() {
+    let used = |rig: &Rig| rig.space.stats().heap_used_bytes;
+
+    // While a queue is made: its rings may be known to the device.
+    let rig = Rig::new("size=1m,queues=2,to_ms=500");
+    let transport = Unstoppable::new(&rig);
+    let options = ControllerOptions::default();
+    let controller = Controller::with_transport(transport.clone(), &rig.space, options).unwrap();
+    let make = || controller.queue_pair::<DmaBuf>(QueueOptions::default());
+    let before = used(&rig);
+    let queue = make().unwrap();
+    let of_a_queue = used(&rig) - before;
+    transport.panic_from_now_on(true);
+    catch_unwind(AssertUnwindSafe(make)).expect_err("it panics");
+    assert_eq!(used(&rig), before + 2 * of_a_queue, "half-made");
+
+    // While a queue is deleted.
+    catch_unwind(AssertUnwindSafe(|| drop(queue))).expect_err("it panics");
+    assert_eq!(used(&rig), before + 2 * of_a_queue, "half-deleted");
+
+    // While the controller is closed.
+    rig.inject("never-disabled");
+    let closed = catch_unwind(AssertUnwindSafe(|| drop(controller)));
+    closed.expect_err("it panics");
+    assert_eq!(used(&rig), before + 2 * of_a_queue, "half-closed");
 }
 
 /// A device that got Doorbell Buffer Config but never answered may write EventIdx at any later
@@ -108,7 +164,7 @@ fn doorbell_pages_of_an_unanswered_command_wait_for_proof() {
         admin_timeout: Duration::from_millis(200),
         ..ControllerOptions::default()
     };
-    let transport = Arc::new(Unstoppable(rig.transport.clone()));
+    let transport = Unstoppable::new(&rig);
     let error = Controller::with_transport(transport, &rig.space, options).unwrap_err();
     assert!(matches!(error, Error::Failed(_)), "{error}");
     rig.until_fired(2);

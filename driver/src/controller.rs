@@ -14,6 +14,7 @@ use crate::{
     ControllerOptions, DeviceAddress, DeviceUrl, Error, Failure, Namespace, QueueOptions,
     QueuePair, Transport,
 };
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) options: ControllerOptions,
     pub(crate) health: Arc<Health>,
-    /// Taken out only when memory is leaked for want of proof.
+    /// Taken out only at the end, to be freed with proof or not at all.
     pub(crate) admin: Mutex<Option<Admin>>,
     facts: OnceLock<Facts>,
     free_qids: Mutex<Vec<u16>>,
@@ -453,6 +454,8 @@ impl Inner {
     /// its memory is freed only when the device has none of its rings.
     fn announce<B: Payload>(&self, queue: Queue<B>) -> Result<Queue<B>, Error> {
         let qid = queue.qid();
+        // Kept, should the transport panic while the device learns of the rings.
+        let queue = ManuallyDrop::new(queue);
         let cq = CreateIoCq {
             qid,
             entries: queue.cq_entries(),
@@ -470,6 +473,7 @@ impl Inner {
             cqid: qid,
         };
         if let Err(error) = Call::new(cq.to_sqe(), None).wait(self) {
+            let queue = ManuallyDrop::into_inner(queue);
             if self.health.is_failed() {
                 // Whether the device knows the ring is not known.
                 self.quarantine.lock().push(Retired::new(Box::new(queue)));
@@ -478,7 +482,9 @@ impl Inner {
             }
             return Err(error);
         }
-        match Call::new(sq.to_sqe(), None).wait(self) {
+        let created = Call::new(sq.to_sqe(), None).wait(self);
+        let queue = ManuallyDrop::into_inner(queue);
+        match created {
             Ok(_) => Ok(queue),
             Err(error) => {
                 self.retire(Retired {
@@ -506,11 +512,14 @@ impl Inner {
         for _ in 0..retired {
             // One at a time: freeing a queue runs the owner's own code, which may panic, and the
             // others must still be here then.
-            let Some(mut queue) = self.next_retired() else {
+            let Some(queue) = self.next_retired() else {
                 return;
             };
             let qid = queue.qid;
+            // Kept, should the transport panic.
+            let mut queue = ManuallyDrop::new(queue);
             let deleted = self.delete(&mut queue);
+            let queue = ManuallyDrop::into_inner(queue);
             match deleted {
                 Ok(()) => {
                     self.free_qids.lock().push(qid.0);
@@ -593,15 +602,20 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let proof = self.end_dma();
-        if let Err(error) = proof {
-            // Nothing shows that the device has stopped: its memory is never used again.
-            tracing::error!(device = self.transport.name(), %error, "memory is left to the device");
-            std::mem::forget(self.admin.lock().take());
-            std::mem::forget(std::mem::take(&mut *self.quarantine.lock()));
-            std::mem::forget(self.facts.take());
-            std::mem::forget(self.doubtful.take());
-            std::mem::forget(self.attachment.take());
+        // Freed with proof only: neither without it nor when a transport panics on the way.
+        let held = ManuallyDrop::new((
+            self.admin.lock().take(),
+            std::mem::take(&mut *self.quarantine.lock()),
+            self.facts.take(),
+            self.doubtful.take(),
+            self.attachment.take(),
+        ));
+        match self.end_dma() {
+            Ok(()) => drop(ManuallyDrop::into_inner(held)),
+            Err(error) => {
+                // Nothing shows that the device has stopped: its memory is never used again.
+                tracing::error!(device = self.transport.name(), %error, "memory is left to the device");
+            }
         }
     }
 }
