@@ -147,7 +147,8 @@ impl Namespace {
         self.blocks
     }
 
-    /// The size of a logical block.
+    /// The size of a logical block; 512 where the device's is none that is supported, see
+    /// [`unusable`](Self::unusable).
     pub const fn lba_bytes(&self) -> u32 {
         1 << self.lba_shift
     }
@@ -282,6 +283,9 @@ const fn common_divisor(mut a: u32, mut b: u32) -> u32 {
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.unusable {
+            return write!(f, "namespace {}, unusable: {why}", self.nsid);
+        }
         write!(
             f,
             "namespace {} of {} blocks of {} bytes",
@@ -331,6 +335,9 @@ mod tests {
         let why = namespace.unusable().unwrap();
         assert!(why.contains("65536") && why.contains("32768"), "{why}");
         assert!(namespace.read(Lba(0), 1).is_err());
+        // Nor is a size of blocks told that there is none of.
+        let text = of(17, u64::MAX).to_string();
+        assert!(text.contains("2^17") && !text.contains("of 512"), "{text}");
     }
 
     /// NVM Command Set 1.0, 4.1.5.1: NAWUN and NAWUPF of 0 mean what the controller says.

@@ -10,7 +10,8 @@ pub struct ControllerOptions {
     /// The longest transfer to send as one command; the device's MDTS may be shorter. Longer
     /// requests are split. Each slot of a queue owns PRP list memory for this length.
     pub max_transfer_bytes: u64,
-    /// A command not completed in this time fails the controller.
+    /// A command not completed in this time fails the controller. It is for the polls to notice:
+    /// they look at the clock once in 64 times, so who polls seldom is told late.
     pub command_timeout: Duration,
     /// The same for admin commands.
     pub admin_timeout: Duration,

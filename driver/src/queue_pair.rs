@@ -28,7 +28,8 @@ pub struct Completion<B> {
 /// A submission queue and its completion queue, for one thread at a time.
 ///
 /// `B` is what a request owns while it is in flight: a [`DmaBuf`](crate::dma::DmaBuf), or a pair
-/// of one and a context of the caller's own.
+/// of one and a context of the caller's own. The context should not own the controller: what
+/// stays in quarantine until the controller is closed would keep it open.
 ///
 /// ```
 /// use underpin_dma::{DmaSpace, PoolOptions};
