@@ -11,8 +11,8 @@ pub(crate) enum Home {
         pool: Arc<PoolInner>,
         index: u32,
     },
-    /// Goes back by being dropped.
-    Heap(Piece),
+    /// Goes back by being dropped. Boxed, because a handle is moved with every command.
+    Heap(Box<Piece>),
     /// A part of a region that its owner shares out, such as registered memory.
     Region(Arc<Region>),
 }
@@ -27,25 +27,20 @@ pub struct DmaBuf {
     iova: Iova,
     len_bytes: usize,
     space: SpaceId,
-    /// Where the bytes lie in their memory.
-    offset: usize,
     /// `None` only while it is being dropped.
     home: Option<Home>,
 }
 
+// Three moves a command, so its size is paid for in every one.
+const _: () = assert!(size_of::<DmaBuf>() == 40 && size_of::<Option<DmaBuf>>() == 40);
+
 impl DmaBuf {
-    pub(crate) fn new(
-        iova: Iova,
-        len_bytes: usize,
-        space: SpaceId,
-        offset: usize,
-        home: Home,
-    ) -> Self {
+    #[inline]
+    pub(crate) fn new(iova: Iova, len_bytes: usize, space: SpaceId, home: Home) -> Self {
         Self {
             iova,
             len_bytes,
             space,
-            offset,
             home: Some(home),
         }
     }
@@ -71,13 +66,11 @@ impl DmaBuf {
     /// The window on its bytes.
     pub fn view(&self) -> View<'_> {
         // The range was checked when the buffer was made.
-        match self
-            .memory()
-            .and_then(|memory| memory.part(self.offset, self.len_bytes).ok())
-        {
-            Some(view) => view,
-            None => View::new(vm_memory::VolatileSlice::from(&mut [][..])),
+        match self.place() {
+            Some((memory, offset)) => memory.part(offset, self.len_bytes).ok(),
+            None => None,
         }
+        .unwrap_or_else(|| View::new(vm_memory::VolatileSlice::from(&mut [][..])))
     }
 
     /// Its bytes as a slice that keeps the memory mapped, for rings and doorbells.
@@ -85,8 +78,8 @@ impl DmaBuf {
     /// # Errors
     /// [`OutOfBounds`] never in practice: the range was checked when the buffer was made.
     pub fn slice(&self) -> Result<MemSlice, OutOfBounds> {
-        match self.memory() {
-            Some(memory) => MemSlice::new(memory, self.offset, self.len_bytes),
+        match self.place() {
+            Some((memory, offset)) => MemSlice::new(memory, offset, self.len_bytes),
             None => Err(OutOfBounds {
                 offset: 0,
                 len_bytes: self.len_bytes,
@@ -117,13 +110,20 @@ impl DmaBuf {
         let _ = view.fill(0, view.len_bytes(), byte);
     }
 
-    fn memory(&self) -> Option<&Arc<Memory>> {
-        match self.home.as_ref()? {
-            Home::Pool { pool, .. } => Some(pool.memory()),
-            Home::Heap(heap) => Some(heap.memory()),
-            Home::Region(region) => Some(region.memory()),
-        }
+    /// The memory that its bytes lie in, and where.
+    fn place(&self) -> Option<(&Arc<Memory>, usize)> {
+        let region = match self.home.as_ref()? {
+            Home::Pool { pool, .. } => pool.region(),
+            Home::Heap(piece) => piece.region(),
+            Home::Region(region) => region,
+        };
+        Some((region.memory(), offset_in(region, self.iova)))
     }
+}
+
+/// A region's IOVAs and its memory's offsets run side by side.
+fn offset_in(region: &Region, iova: Iova) -> usize {
+    (iova.get() - region.iova().get()) as usize
 }
 
 impl Drop for DmaBuf {
@@ -131,7 +131,9 @@ impl Drop for DmaBuf {
     fn drop(&mut self) {
         match self.home.take() {
             Some(Home::Pool { pool, index }) => pool.give_back(index, self.iova),
-            Some(Home::Region(region)) => region.give_back(self.offset, self.len_bytes),
+            Some(Home::Region(region)) => {
+                region.give_back(offset_in(&region, self.iova), self.len_bytes);
+            }
             Some(Home::Heap(_)) | None => {}
         }
     }

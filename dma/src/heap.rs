@@ -1,7 +1,7 @@
 //! The space's heap: pieces of regions for rings, lists and identify pages. Control path only.
 //! Each region is carved by itself: neighbours in IOVA space are no neighbours in memory.
 use crate::space::Inner;
-use crate::{Iova, Memory, RangeAllocator, Region};
+use crate::{Iova, RangeAllocator, Region};
 use std::sync::Arc;
 
 /// The heap grows by this much at a time, so that it stays a handful of mappings.
@@ -96,8 +96,8 @@ impl Piece {
         self.region.iova().wrapping_add(self.offset)
     }
 
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
-        self.region.memory()
+    pub(crate) const fn region(&self) -> &Arc<Region> {
+        &self.region
     }
 }
 

@@ -51,7 +51,7 @@ pub use region::Region;
 pub use space::{Attachment, DmaSpace, SpaceId, SpaceOptions, SpaceStats};
 pub use view::View;
 pub use watch::MemoryWatch;
-pub use words::{MemSlice, Records, Word32};
+pub use words::{MemSlice, Record, Records, Word32};
 
 /// The runtime seam: time, waiting, tasks, randomness, locks.
 pub use underpin_rt as rt;

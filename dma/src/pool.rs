@@ -1,7 +1,7 @@
 //! Buffers of one size, taken and given back in O(1) without a lock.
 //! The numbers of the free ones wait in a bounded lock-free queue.
 use crate::buffer::Home;
-use crate::{DmaBuf, DmaSpace, Error, Iova, Memory, Region, SpaceId};
+use crate::{DmaBuf, DmaSpace, Error, Iova, Region, SpaceId};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 
@@ -96,7 +96,6 @@ impl Pool {
             iova,
             len_bytes,
             space_id,
-            offset,
             Home::Pool {
                 pool: Arc::clone(pool),
                 index,
@@ -126,8 +125,8 @@ impl Pool {
 }
 
 impl PoolInner {
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
-        self.region.memory()
+    pub(crate) const fn region(&self) -> &Arc<Region> {
+        &self.region
     }
 
     #[inline]

@@ -130,7 +130,6 @@ impl Region {
             self.iova.wrapping_add(offset as u64),
             len_bytes,
             self.space_id,
-            offset,
             Home::Region(Arc::clone(self)),
         ))
     }

@@ -261,8 +261,9 @@ impl DmaSpace {
         };
         let (region, offset) = taken.ok_or_else(exhausted)?;
         let piece = Piece::new(Arc::clone(&self.0), region, offset, len);
-        let (iova, offset) = (piece.iova(), offset as usize);
-        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), offset, Home::Heap(piece));
+        let iova = piece.iova();
+        let home = Home::Heap(Box::new(piece));
+        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), home);
         buf.fill(0);
         Ok(buf)
     }

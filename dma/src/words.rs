@@ -86,6 +86,30 @@ unsafe impl<const WORDS: usize> Send for Records<WORDS> {}
 // SAFETY: as above.
 unsafe impl<const WORDS: usize> Sync for Records<WORDS> {}
 
+/// One record of [`Records`]: its place is checked once, for all its words.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a, const WORDS: usize>(&'a [AtomicU64; WORDS]);
+
+impl<const WORDS: usize> Record<'_, WORDS> {
+    /// Reads one word.
+    ///
+    /// # Panics
+    /// When `word` is not below `WORDS`.
+    #[inline(always)]
+    pub fn load(self, word: usize) -> u64 {
+        u64::from_le(self.0[word].load(Ordering::Relaxed))
+    }
+
+    /// Writes one word.
+    ///
+    /// # Panics
+    /// When `word` is not below `WORDS`.
+    #[inline(always)]
+    pub fn store(self, word: usize, value: u64) {
+        self.0[word].store(value.to_le(), Ordering::Relaxed);
+    }
+}
+
 impl<const WORDS: usize> Records<WORDS> {
     /// The first `count` records of `slice`.
     ///
@@ -111,15 +135,16 @@ impl<const WORDS: usize> Records<WORDS> {
         &self.slice
     }
 
+    /// One record.
+    ///
+    /// # Panics
+    /// When `index` is not below [`count`](Self::count).
     #[inline(always)]
-    fn word(&self, index: usize, word: usize) -> &AtomicU64 {
-        assert!(
-            index < self.count && word < WORDS,
-            "a ring index left its ring"
-        );
+    pub fn record(&self, index: usize) -> Record<'_, WORDS> {
+        assert!(index < self.count, "a ring index left its ring");
         // SAFETY: `new` checked that count * WORDS aligned words lie in the mapping that `slice`
-        // keeps; the assertion above keeps the index among them.
-        unsafe { self.first.add(index * WORDS + word).as_ref() }
+        // keeps; the assertion above keeps the record among them.
+        Record(unsafe { self.first.add(index * WORDS).cast().as_ref() })
     }
 
     /// Writes a whole record.
@@ -128,8 +153,9 @@ impl<const WORDS: usize> Records<WORDS> {
     /// When `index` is not below [`count`](Self::count).
     #[inline(always)]
     pub fn write(&self, index: usize, record: [u64; WORDS]) {
+        let place = self.record(index);
         for (at, value) in record.into_iter().enumerate() {
-            self.word(index, at).store(value.to_le(), Ordering::Relaxed);
+            place.store(at, value);
         }
     }
 
@@ -139,7 +165,8 @@ impl<const WORDS: usize> Records<WORDS> {
     /// When `index` is not below [`count`](Self::count).
     #[inline(always)]
     pub fn read(&self, index: usize) -> [u64; WORDS] {
-        std::array::from_fn(|at| u64::from_le(self.word(index, at).load(Ordering::Relaxed)))
+        let place = self.record(index);
+        std::array::from_fn(|at| place.load(at))
     }
 
     /// Reads one word of a record.
@@ -148,7 +175,7 @@ impl<const WORDS: usize> Records<WORDS> {
     /// When `index` or `word` is out of range.
     #[inline(always)]
     pub fn read_word(&self, index: usize, word: usize) -> u64 {
-        u64::from_le(self.word(index, word).load(Ordering::Relaxed))
+        self.record(index).load(word)
     }
 
     /// Writes one word of a record.
@@ -157,8 +184,7 @@ impl<const WORDS: usize> Records<WORDS> {
     /// When `index` or `word` is out of range.
     #[inline(always)]
     pub fn write_word(&self, index: usize, word: usize, value: u64) {
-        self.word(index, word)
-            .store(value.to_le(), Ordering::Relaxed);
+        self.record(index).store(word, value);
     }
 }
 
