@@ -107,11 +107,11 @@ impl Call {
         let ended = admin.fetch(token)?;
         self.state = State::Over;
         Some(match ended.outcome {
-            Outcome::Done { status, dw0 } if status.is_success() => Ok(Answer {
+            Outcome::Done { dw0 } => Ok(Answer {
                 dw0,
                 buffer: ended.buffer,
             }),
-            Outcome::Done { status, .. } => Err(self.error(status)),
+            Outcome::Error { status, .. } => Err(self.error(status)),
             Outcome::Lost => Err(inner.failed()),
         })
     }

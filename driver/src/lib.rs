@@ -22,6 +22,7 @@ mod prp;
 mod queue;
 mod queue_pair;
 mod registers;
+mod rings;
 mod slots;
 pub mod transport;
 mod url;

@@ -1,11 +1,10 @@
 //! A namespace as its user sees it: blocks, what is atomic, and the requests one can make of it.
 //! Requests are checked here, against the namespace, so that a queue need not.
+use crate::Error;
 use crate::queue::Transfer;
-use crate::{CommandError, Error};
 use std::fmt;
 use underpin_nvme_spec::identify::IdentifyNamespace;
-use underpin_nvme_spec::nvm::{Flush, ReadWrite};
-use underpin_nvme_spec::{Lba, Nsid, Status};
+use underpin_nvme_spec::{Lba, Nsid, NvmOpcode, Status};
 
 /// What the device promises to write as a whole or not at all, in logical blocks
 /// (NVM Command Set 1.0, 2.1.4).
@@ -55,10 +54,7 @@ impl Io {
     pub fn force_unit_access(mut self) -> Self {
         if self.kind == Kind::Transfer {
             // CDW12 bit 30 (NVM Command Set 1.0, 3.2.4 and 3.2.6).
-            self.transfer.sqe = self
-                .transfer
-                .sqe
-                .with_cdw12(self.transfer.sqe.cdw12() | 1 << 30);
+            self.transfer.flags |= 1 << 30;
         }
         self
     }
@@ -70,6 +66,8 @@ pub struct Namespace {
     controller: u32,
     nsid: Nsid,
     blocks: u64,
+    /// Blocks that can be read and written: all of them, or none.
+    usable_blocks: u64,
     lba_shift: u8,
     atomic: AtomicWrites,
     unusable: Option<String>,
@@ -117,6 +115,7 @@ impl Namespace {
             controller,
             nsid,
             blocks,
+            usable_blocks: if unusable.is_none() { blocks } else { 0 },
             lba_shift: if (9..=16).contains(&lba_shift) {
                 lba_shift
             } else {
@@ -180,27 +179,30 @@ impl Namespace {
     /// # Errors
     /// [`Error::OutOfRange`] when they do not lie within the namespace, or there are none;
     /// [`Error::Unsupported`] when the namespace cannot be used.
+    #[inline]
     pub fn read(&self, lba: Lba, blocks: u64) -> Result<Io, Error> {
-        self.transfer(lba, blocks, ReadWrite::read)
+        self.transfer(lba, blocks, NvmOpcode::READ)
     }
 
     /// A write of `blocks` blocks from `lba` on.
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[inline]
     pub fn write(&self, lba: Lba, blocks: u64) -> Result<Io, Error> {
-        self.transfer(lba, blocks, ReadWrite::write)
+        self.transfer(lba, blocks, NvmOpcode::WRITE)
     }
 
     /// A flush: every write completed before it is on the medium when it completes.
     pub fn flush(&self) -> Io {
-        let sqe = Flush { nsid: self.nsid }.to_sqe();
         let transfer = Transfer {
-            sqe,
             lba: 0,
-            lba_shift: self.lba_shift,
-            nsid: self.nsid.0,
+            blocks: 0,
             len_bytes: 0,
+            nsid: self.nsid,
+            flags: 0,
+            opcode: NvmOpcode::FLUSH,
+            lba_shift: self.lba_shift,
         };
         Io {
             controller: self.controller,
@@ -210,22 +212,31 @@ impl Namespace {
     }
 
     #[inline(always)]
-    fn transfer(
-        &self,
-        lba: Lba,
-        blocks: u64,
-        command: impl Fn(Nsid) -> underpin_nvme_spec::Sqe,
-    ) -> Result<Io, Error> {
+    fn transfer(&self, lba: Lba, blocks: u64, opcode: NvmOpcode) -> Result<Io, Error> {
         let end = lba.0.checked_add(blocks);
-        if self.unusable.is_some() || blocks == 0 || end.is_none_or(|end| end > self.blocks) {
-            return Err(self.refuse(lba, blocks));
+        if blocks == 0 || end.is_none_or(|end| end > self.usable_blocks) {
+            // Made here, so that the compiler sees which error it is, and that it is one.
+            return Err(match self.why_unusable() {
+                Some(why) => Error::Unsupported {
+                    device: self.to_string(),
+                    why,
+                },
+                None => Error::OutOfRange {
+                    nsid: self.nsid,
+                    lba,
+                    blocks,
+                    namespace_blocks: self.blocks,
+                },
+            });
         }
         let transfer = Transfer {
-            sqe: command(self.nsid),
             lba: lba.0,
-            lba_shift: self.lba_shift,
-            nsid: self.nsid.0,
+            blocks,
             len_bytes: blocks << self.lba_shift,
+            nsid: self.nsid,
+            flags: 0,
+            opcode,
+            lba_shift: self.lba_shift,
         };
         Ok(Io {
             controller: self.controller,
@@ -235,19 +246,9 @@ impl Namespace {
     }
 
     #[cold]
-    fn refuse(&self, lba: Lba, blocks: u64) -> Error {
-        match &self.unusable {
-            Some(why) => Error::Unsupported {
-                device: format!("namespace {}", self.nsid),
-                why: why.clone(),
-            },
-            None => Error::OutOfRange {
-                nsid: self.nsid,
-                lba,
-                blocks,
-                namespace_blocks: self.blocks,
-            },
-        }
+    #[inline(never)]
+    fn why_unusable(&self) -> Option<String> {
+        self.unusable.clone()
     }
 }
 
@@ -293,22 +294,6 @@ impl fmt::Display for Namespace {
             self.blocks,
             self.lba_bytes()
         )
-    }
-}
-
-/// An error status of a request, in words.
-#[cold]
-pub(crate) fn status_error(
-    status: underpin_nvme_spec::Status,
-    opcode: u8,
-    describe: crate::slots::Describe,
-) -> CommandError {
-    CommandError::Status {
-        status,
-        opcode: underpin_nvme_spec::NvmOpcode(opcode),
-        nsid: Nsid(describe.nsid),
-        lba: Lba(describe.lba),
-        len_bytes: describe.len_bytes,
     }
 }
 

@@ -50,32 +50,23 @@ const fn list_pages(entries: u64, per_page: u64) -> usize {
     }
 }
 
-/// Names `span`, one contiguous run.
+/// Names one contiguous run where PRP1 and PRP2 alone can: `None` when it takes a list, or when
+/// it is misaligned.
 #[inline(always)]
-pub(crate) fn build_contiguous<L: ListPages>(
-    span: Span,
-    page_bytes: u64,
-    list: &mut L,
-) -> Result<Prps, PrpError> {
-    let first = span.iova.get();
-    if first & 3 != 0 {
-        return Err(PrpError::Misaligned(span.iova));
+pub(crate) const fn without_list(first: Iova, len_bytes: u64, page_bytes: u64) -> Option<Prps> {
+    let prp1 = first.get();
+    if prp1 & 3 != 0 {
+        return None;
     }
-    let in_first = page_bytes - (first & (page_bytes - 1));
-    let len = span.len_bytes as u64;
-    if len <= in_first {
-        return Ok(Prps {
-            prp1: first,
-            prp2: 0,
-        });
+    let end_in_page = (prp1 & (page_bytes - 1)) + len_bytes;
+    if end_in_page <= page_bytes {
+        return Some(Prps { prp1, prp2: 0 });
     }
-    if len <= in_first + page_bytes {
-        return Ok(Prps {
-            prp1: first,
-            prp2: first + in_first,
-        });
+    if end_in_page <= 2 * page_bytes {
+        let prp2 = (prp1 & !(page_bytes - 1)) + page_bytes;
+        return Some(Prps { prp1, prp2 });
     }
-    build(std::iter::once(span), page_bytes, list)
+    None
 }
 
 /// Names any number of runs: all but the first begin on a page, all but the last end on one.
@@ -214,7 +205,10 @@ mod tests {
             iova: Iova::new(iova),
             len_bytes,
         };
-        let prps = build_contiguous(span, 4096, &mut lists);
+        let prps = build(std::iter::once(span), 4096, &mut lists);
+        if let Some(short) = without_list(span.iova, len_bytes as u64, 4096) {
+            assert_eq!(prps, Ok(short), "both ways name the same memory");
+        }
         (prps, lists.0)
     }
 

@@ -1,15 +1,16 @@
 //! One submission queue and its completion queue: rings, slots, deadlines, checks.
 //! Used by one owner at a time; [`QueuePair`](crate::QueuePair) and the admin queue are its faces.
 use crate::dma::rt::Instant;
-use crate::dma::{DmaBuf, DmaSpace, Iova, Payload, Records, SpaceId, Span, barrier};
-use crate::doorbell::{Doorbell, Shadow};
+use crate::dma::{DmaBuf, DmaSpace, Iova, Payload, Records, SpaceId, Span};
+use crate::doorbell::Shadow;
 use crate::health::Health;
-use crate::prp::{self, ListPages, PrpError, Prps};
+use crate::prp::{self, ListPages, Prps};
+use crate::rings::{CompletionRing, RingSpec, SubmissionRing};
 use crate::slots::{Describe, SlotState, Slots, Token};
 use crate::{Error, Failure, Refused, Transport};
 use std::sync::Arc;
 use std::time::Duration;
-use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe, Status, registers};
+use underpin_nvme_spec::{Cid, Cqe, Nsid, NvmOpcode, Qid, Sqe, Status, registers};
 
 /// What a queue is made of.
 pub(crate) struct QueueSpec {
@@ -30,24 +31,13 @@ pub(crate) struct QueueSpec {
 #[derive(Debug)]
 pub(crate) struct Queue<B> {
     qid: Qid,
-    // The submission side.
-    sq: Records<8>,
-    tail: u16,
-    tail_told: u16,
-    sq_bell: Doorbell,
-    // The completion side.
-    cq: Records<2>,
-    head: u16,
-    phase: bool,
-    /// Completions consumed since the device was last told.
-    unacknowledged: u16,
-    /// Tell it at the latest after so many: the completion queue is longer than what can be in
-    /// flight, so that a doorbell serves several polls and the queue still never fills.
-    acknowledge_every: u16,
-    cq_bell: Doorbell,
+    submissions: SubmissionRing,
+    completions: CompletionRing,
     // What is in flight.
     slots: Slots<B>,
     lists: Lists,
+    /// The commands of the transfer that is being submitted; kept so that none is allocated.
+    parts: Vec<Part>,
     space: SpaceId,
     page_bytes: u64,
     max_transfer_bytes: u64,
@@ -57,8 +47,6 @@ pub(crate) struct Queue<B> {
     polls_to_clock: u32,
     /// When the device's registers were last looked at.
     looked: Option<Instant>,
-    /// The rings' memory, kept as long as the device may use it.
-    rings: (DmaBuf, DmaBuf),
     health: Arc<Health>,
     transport: Arc<dyn Transport>,
     pub(crate) stats: QueueStats,
@@ -85,14 +73,19 @@ pub struct QueueStats {
 pub(crate) struct Ended<B> {
     pub(crate) token: Token,
     pub(crate) outcome: Outcome,
-    pub(crate) opcode: u8,
-    pub(crate) describe: Describe,
     pub(crate) buffer: Option<B>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Done { status: Status, dw0: u32 },
+    Done {
+        dw0: u32,
+    },
+    Error {
+        status: Status,
+        opcode: u8,
+        describe: Describe,
+    },
     Lost,
 }
 
@@ -112,54 +105,31 @@ impl<B> Queue<B> {
         health: &Arc<Health>,
         spec: QueueSpec,
     ) -> Result<Self, Error> {
-        let page = usize::try_from(spec.page_bytes).unwrap_or(4096);
-        // Whole pages: a queue's memory is contiguous and page-aligned (Base 2.0, 3.3.3.1).
-        let sq_memory = space.alloc(
-            (usize::from(spec.sq_entries) * 64).next_multiple_of(page),
-            page,
-        )?;
-        let cq_memory = space.alloc(
-            (usize::from(spec.cq_entries) * 16).next_multiple_of(page),
-            page,
-        )?;
-        let dma = |error: underpin_dma::OutOfBounds| Error::Dma(error.into());
-        let sq = Records::new(
-            sq_memory.slice().map_err(dma)?,
-            usize::from(spec.sq_entries),
-        )
-        .map_err(dma)?;
-        let cq = Records::new(
-            cq_memory.slice().map_err(dma)?,
-            usize::from(spec.cq_entries),
-        )
-        .map_err(dma)?;
         let lists = Lists::new(space, &spec)?;
         let (sq_shadow, cq_shadow) = spec.shadows.unzip();
-        let offset = registers::doorbell_sq(spec.qid, spec.dstrd);
-        let sq_bell = Doorbell::new(Arc::clone(transport), offset, spec.sq_entries, sq_shadow);
-        let offset = registers::doorbell_cq(spec.qid, spec.dstrd);
-        let cq_bell = Doorbell::new(Arc::clone(transport), offset, spec.cq_entries, cq_shadow);
+        let ring = |entries, doorbell, shadow| RingSpec {
+            entries,
+            page_bytes: spec.page_bytes,
+            doorbell,
+            shadow,
+        };
+        let doorbell = registers::doorbell_sq(spec.qid, spec.dstrd);
+        let sq = ring(spec.sq_entries, doorbell, sq_shadow);
+        let doorbell = registers::doorbell_cq(spec.qid, spec.dstrd);
+        let cq = ring(spec.cq_entries, doorbell, cq_shadow);
         Ok(Self {
             qid: spec.qid,
-            sq,
-            tail: 0,
-            tail_told: 0,
-            sq_bell,
-            cq,
-            head: 0,
-            phase: true,
-            unacknowledged: 0,
-            acknowledge_every: spec.cq_entries.saturating_sub(spec.depth).max(1),
-            cq_bell,
+            submissions: SubmissionRing::new(space, transport, sq)?,
+            completions: CompletionRing::new(space, transport, cq, spec.depth)?,
             slots: Slots::new(spec.depth),
             lists,
+            parts: Vec::with_capacity(usize::from(spec.depth)),
             space: space.id(),
             page_bytes: spec.page_bytes,
             max_transfer_bytes: spec.max_transfer_bytes,
             timeout: spec.timeout,
             polls_to_clock: POLLS_PER_CLOCK,
             looked: None,
-            rings: (sq_memory, cq_memory),
             health: Arc::clone(health),
             transport: Arc::clone(transport),
             stats: QueueStats::default(),
@@ -171,19 +141,19 @@ impl<B> Queue<B> {
     }
 
     pub(crate) fn sq_iova(&self) -> Iova {
-        self.rings.0.iova()
+        self.submissions.iova()
     }
 
     pub(crate) fn cq_iova(&self) -> Iova {
-        self.rings.1.iova()
+        self.completions.iova()
     }
 
     pub(crate) fn sq_entries(&self) -> u32 {
-        self.sq.count() as u32
+        self.submissions.count() as u32
     }
 
     pub(crate) fn cq_entries(&self) -> u32 {
-        self.cq.count() as u32
+        self.completions.count() as u32
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -200,8 +170,12 @@ impl<B> Queue<B> {
     }
 
     pub(crate) fn stats(&self) -> QueueStats {
-        let register_writes = self.sq_bell.register_writes + self.cq_bell.register_writes;
+        let register_writes =
+            self.submissions.register_writes() + self.completions.register_writes();
         QueueStats {
+            commands: self.submissions.written(),
+            completions: self.completions.consumed(),
+            rings: self.submissions.rings(),
             register_writes,
             ..self.stats
         }
@@ -209,7 +183,6 @@ impl<B> Queue<B> {
 
     /// Writes one command that transfers nothing, or whose data pointer is set already. `buffer`
     /// is what it owns while in flight.
-    #[inline(always)]
     pub(crate) fn push(
         &mut self,
         sqe: Sqe,
@@ -219,54 +192,20 @@ impl<B> Queue<B> {
         if self.health.is_failed() {
             return Err((self.failed(), buffer));
         }
-        let Some((index, cid)) = self.slots.take(sqe.opcode()) else {
+        let token = self.slots.fresh_token();
+        let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
             return Err((self.full(1), buffer));
         };
-        let token = self.slots.fresh_token();
-        self.open_request(index, token, 1, describe, buffer);
-        self.write_entry(sqe.with_cid(cid));
+        slot.lead(token, 1, describe, buffer);
+        self.submissions.write(sqe.with_cid(cid));
         Ok(token)
     }
 
     /// Rings the submission doorbell if entries were written since it was last rung.
     #[inline(always)]
     pub(crate) fn ring(&mut self) {
-        if self.tail != self.tail_told {
-            self.tail_told = self.tail;
-            self.stats.rings += 1;
-            if let Err(error) = self.sq_bell.ring(self.tail) {
-                self.fail(Failure::Transport(error.to_string()));
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn write_entry(&mut self, sqe: Sqe) {
-        self.sq.write(usize::from(self.tail), sqe.as_u64s());
-        self.stats.commands += 1;
-        self.tail += 1;
-        if usize::from(self.tail) == self.sq.count() {
-            self.tail = 0;
-        }
-    }
-
-    #[inline(always)]
-    fn open_request(
-        &mut self,
-        lead: u16,
-        token: Token,
-        commands: u16,
-        describe: Describe,
-        buffer: Option<B>,
-    ) {
-        if let Some(slot) = self.slots.slot(lead) {
-            let request = &mut slot.request;
-            request.token = token;
-            request.remaining = commands;
-            request.status = Status::SUCCESS;
-            request.dw0 = 0;
-            request.describe = describe;
-            request.buffer = buffer;
+        if let Err(error) = self.submissions.ring() {
+            self.fail(Failure::Transport(error.to_string()));
         }
     }
 
@@ -278,39 +217,35 @@ impl<B> Queue<B> {
             return self.tell_lost(budget, ended);
         }
         self.ring();
-        let (mut consumed, mut told) = (0, 0);
+        let mut told = 0;
         while told < budget {
-            // One 64-bit load takes phase, status, identifier and head pointer together.
-            let high = self.cq.read_word(usize::from(self.head), 1);
-            if Cqe::from_u64s([0, high]).phase() != self.phase {
+            let Some(cqe) = self.completions.take() else {
                 break;
-            }
-            // The rest of the entry, and the data it announces, are read after the phase.
-            barrier::read();
-            let low = self.cq.read_word(usize::from(self.head), 0);
-            let cqe = Cqe::from_u64s([low, high]);
-            self.head += 1;
-            if usize::from(self.head) == self.cq.count() {
-                self.head = 0;
-                self.phase = !self.phase;
-            }
-            self.unacknowledged += 1;
-            consumed += 1;
-            match self.complete(cqe) {
-                Ok(None) => {}
-                Ok(Some(end)) => {
+            };
+            // The common case: the one command of its request has ended well.
+            if self.is_ours(cqe) && cqe.status().is_success() {
+                let finished = self.slots.finish(cqe.cid(), |token, buffer| {
+                    ended(Ended {
+                        token,
+                        outcome: Outcome::Done { dw0: cqe.dw0() },
+                        buffer,
+                    });
+                });
+                if finished {
                     told += 1;
-                    ended(end);
+                    continue;
                 }
+            }
+            match self.complete_slowly(cqe, &mut ended) {
+                Ok(ends) => told += ends,
                 Err(failure) => {
                     self.fail(failure);
                     return told + self.tell_lost(budget - told, ended);
                 }
             }
         }
-        self.stats.completions += consumed;
-        if self.unacknowledged >= self.acknowledge_every {
-            self.acknowledge();
+        if let Err(error) = self.completions.acknowledge() {
+            self.fail(Failure::Transport(error.to_string()));
         }
         self.polls_to_clock -= 1;
         if self.polls_to_clock == 0 {
@@ -319,25 +254,35 @@ impl<B> Queue<B> {
         told
     }
 
-    /// One completion: checks every field the device wrote, and ends the command it names.
+    /// True when a completion's queue is ours and its head pointer lies in the ring. Only the range
+    /// is checked: the head pointer is not needed for flow control, as a command keeps its slot
+    /// until it ends, and devices that complete from several units report it out of order.
     #[inline(always)]
-    fn complete(&mut self, cqe: Cqe) -> Result<Option<Ended<B>>, Failure> {
-        if cqe.sqid() != self.qid {
-            return Err(self.protocol(format!("a completion names queue {}", cqe.sqid())));
-        }
-        // Only the range is checked: the head pointer is not needed for flow control, as a command
-        // keeps its slot until it ends, and devices that complete from several units report it
-        // out of order.
-        if usize::from(cqe.sqhd()) >= self.sq.count() {
-            let (sqhd, entries) = (cqe.sqhd(), self.sq.count());
-            return Err(self.protocol(format!("a completion has SQ head {sqhd} of {entries}")));
+    fn is_ours(&self, cqe: Cqe) -> bool {
+        cqe.sqid() == self.qid && usize::from(cqe.sqhd()) < self.submissions.count()
+    }
+
+    /// Any completion, with every field checked: parts of requests, errors, and what should not
+    /// be. Returns how many requests ended, 0 or 1.
+    #[inline(never)]
+    fn complete_slowly(
+        &mut self,
+        cqe: Cqe,
+        ended: &mut impl FnMut(Ended<B>),
+    ) -> Result<usize, Failure> {
+        if !self.is_ours(cqe) {
+            let (sqid, sqhd, entries) = (cqe.sqid(), cqe.sqhd(), self.submissions.count());
+            return Err(self.protocol(if sqid != self.qid {
+                format!("a completion names queue {sqid}")
+            } else {
+                format!("a completion has SQ head {sqhd} of {entries}")
+            }));
         }
         let Some(index) = self.slots.in_flight(cqe.cid()) else {
             return Err(self.protocol(format!("a completion names {:?}, not in flight", cqe.cid())));
         };
-        let status = cqe.status();
         let Some(slot) = self.slots.slot(index) else {
-            return Ok(None);
+            return Ok(0);
         };
         let lead = slot.lead;
         if lead != index {
@@ -346,38 +291,33 @@ impl<B> Queue<B> {
             slot.state = SlotState::Ended;
         }
         let Some(slot) = self.slots.slot(lead) else {
-            return Ok(None);
+            return Ok(0);
         };
         let request = &mut slot.request;
         if request.status.is_success() {
-            request.status = status;
-            request.dw0 = cqe.dw0();
+            request.status = cqe.status();
         }
         request.remaining -= 1;
         if request.remaining != 0 {
-            return Ok(None);
+            return Ok(0);
         }
-        let (status, dw0) = (request.status, request.dw0);
+        let outcome = match request.status {
+            status if status.is_success() => Outcome::Done { dw0: cqe.dw0() },
+            status => Outcome::Error {
+                status,
+                opcode: slot.opcode,
+                describe: request.describe,
+            },
+        };
+        self.stats.errors += u64::from(!request.status.is_success());
         let end = Ended {
             token: request.token,
-            outcome: Outcome::Done { status, dw0 },
-            opcode: slot.opcode,
-            describe: slot.request.describe,
-            buffer: slot.request.buffer.take(),
+            outcome,
+            buffer: request.buffer.take(),
         };
-        if !status.is_success() {
-            self.stats.errors += 1;
-        }
         self.slots.give_back(lead);
-        Ok(Some(end))
-    }
-
-    #[inline(always)]
-    fn acknowledge(&mut self) {
-        self.unacknowledged = 0;
-        if let Err(error) = self.cq_bell.ring(self.head) {
-            self.fail(Failure::Transport(error.to_string()));
-        }
+        ended(end);
+        Ok(1)
     }
 
     /// After a failure: tells every owner once. Buffers stay with their slots until proof.
@@ -386,7 +326,7 @@ impl<B> Queue<B> {
     fn tell_lost(&mut self, budget: usize, mut ended: impl FnMut(Ended<B>)) -> usize {
         let mut told = 0;
         for (index, slot) in self.slots.iter_mut() {
-            let live = matches!(slot.state, SlotState::InFlight | SlotState::Ended);
+            let live = slot.state.is_in_flight() || slot.state == SlotState::Ended;
             if !live || told == budget {
                 continue;
             }
@@ -400,8 +340,6 @@ impl<B> Queue<B> {
             ended(Ended {
                 token: slot.request.token,
                 outcome: Outcome::Lost,
-                opcode: slot.opcode,
-                describe: slot.request.describe,
                 buffer: None,
             });
         }
@@ -417,9 +355,10 @@ impl<B> Queue<B> {
         let now = Instant::now();
         let timeout = self.timeout;
         let mut oldest = Duration::ZERO;
+        // Filled, and so allocated, only once a command is late.
         let mut late: Vec<(Cid, u8)> = Vec::new();
         for (_, slot) in self.slots.iter_mut() {
-            if slot.state != SlotState::InFlight {
+            if !slot.state.is_in_flight() {
                 continue;
             }
             let age = now.since(*slot.seen.get_or_insert(now));
@@ -431,7 +370,7 @@ impl<B> Queue<B> {
         if !late.is_empty() {
             // The device may be in time and the host late: its completions wait in the ring for
             // the next polls.
-            let unread = self.unread();
+            let unread = self.completions.unread();
             late.retain(|(cid, _)| !unread.contains(cid));
         }
         if let Some(&(_, opcode)) = late.first() {
@@ -449,22 +388,6 @@ impl<B> Queue<B> {
                 self.fail(failure);
             }
         }
-    }
-
-    /// What the completions that the device has written, and nobody has consumed yet, name.
-    #[cold]
-    fn unread(&self) -> Vec<Cid> {
-        let count = self.cq.count();
-        let entry = |ahead: usize| {
-            let at = usize::from(self.head) + ahead;
-            let (index, phase) = match at.checked_sub(count) {
-                None => (at, self.phase),
-                Some(wrapped) => (wrapped, !self.phase),
-            };
-            let cqe = Cqe::from_u64s([0, self.cq.read_word(index, 1)]);
-            (cqe.phase() == phase).then(|| cqe.cid())
-        };
-        (0..count).map_while(entry).collect()
     }
 
     #[cold]
@@ -495,34 +418,45 @@ impl<B> Queue<B> {
     }
 }
 
-/// A request that transfers data: what each of its commands repeats, and its length.
+/// A request for one namespace: what each of its commands repeats, and its place and length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transfer {
-    /// The command without identifier, data pointer, first block and length.
-    pub(crate) sqe: Sqe,
     pub(crate) lba: u64,
-    pub(crate) lba_shift: u8,
-    pub(crate) nsid: u32,
+    pub(crate) blocks: u64,
+    /// The blocks' bytes.
     pub(crate) len_bytes: u64,
+    pub(crate) nsid: Nsid,
+    /// The bits of CDW12 above the block count.
+    pub(crate) flags: u32,
+    pub(crate) opcode: NvmOpcode,
+    pub(crate) lba_shift: u8,
 }
 
 impl Transfer {
-    /// The command for `len_bytes` from byte `at` of the request on.
+    /// The command without data, identifier, place and length.
     #[inline(always)]
-    fn command(&self, at: u64, len_bytes: u64) -> Sqe {
-        let slba = self.lba + (at >> self.lba_shift);
-        let blocks = (len_bytes >> self.lba_shift) as u32;
-        // Read and Write: CDW10-11 first block, CDW12 15:00 block count, counted from 0 (NVM
-        // Command Set 1.0, 3.2.4 and 3.2.6).
-        self.sqe
-            .with_cdw10(slba as u32)
-            .with_cdw11((slba >> 32) as u32)
-            .with_cdw12(self.sqe.cdw12() | (blocks - 1))
+    pub(crate) fn bare(&self) -> Sqe {
+        Sqe::new().with_opcode(self.opcode.0).with_nsid(self.nsid)
     }
 
-    const fn describe(&self) -> Describe {
+    /// The command for `blocks` blocks from `lba` on.
+    #[inline(always)]
+    fn command(&self, lba: u64, blocks: u64, Prps { prp1, prp2 }: Prps, cid: Cid) -> Sqe {
+        // Read and Write: CDW10-11 first block, CDW12 15:00 block count, counted from 0 (NVM
+        // Command Set 1.0, 3.2.4 and 3.2.6).
+        self.bare()
+            .with_cid(cid)
+            .with_prp1(prp1)
+            .with_prp2(prp2)
+            .with_cdw10(lba as u32)
+            .with_cdw11((lba >> 32) as u32)
+            .with_cdw12(self.flags | (blocks as u32 - 1))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn describe(&self) -> Describe {
         Describe {
-            nsid: self.nsid,
+            nsid: self.nsid.0,
             lba: self.lba,
             len_bytes: self.len_bytes,
         }
@@ -534,138 +468,150 @@ impl<B: Payload> Queue<B> {
     /// until the request ends.
     #[inline(always)]
     pub(crate) fn submit(&mut self, transfer: &Transfer, buffer: B) -> Result<Token, Refused<B>> {
-        if self.health.is_failed() {
-            return Err(Refused {
-                error: self.failed(),
-                buffer,
-            });
-        }
-        if buffer.space_id() != self.space {
-            return Err(Refused {
-                error: wrong_space(),
-                buffer,
-            });
-        }
-        let one_span = buffer.span_count() == 1;
-        if !one_span || transfer.len_bytes > self.max_transfer_bytes {
-            return self.submit_long(transfer, buffer);
-        }
-        let span = buffer.span(0);
-        if (span.len_bytes as u64) < transfer.len_bytes {
-            return Err(Refused {
-                error: too_short(span.len_bytes as u64, transfer),
-                buffer,
-            });
-        }
-        let Some((index, cid)) = self.slots.take(transfer.sqe.opcode()) else {
-            return Err(Refused {
-                error: self.full(1),
-                buffer,
-            });
-        };
-        let span = Span {
-            len_bytes: transfer.len_bytes as usize,
-            ..span
-        };
-        let prps = prp::build_contiguous(span, self.page_bytes, &mut self.lists.of(index));
-        let Prps { prp1, prp2 } = match prps {
-            Ok(prps) => prps,
-            Err(error) => {
-                self.slots.give_back(index);
-                return Err(Refused {
-                    error: not_prp(&error),
-                    buffer,
-                });
-            }
+        // The common case: one command, no list, nothing to refuse. It never moves the buffer
+        // but into its slot.
+        let Some(prps) = self.names_directly(transfer, &buffer) else {
+            return self.submit_slowly(*transfer, buffer);
         };
         let token = self.slots.fresh_token();
-        self.open_request(index, token, 1, transfer.describe(), Some(buffer));
-        let sqe = transfer.command(0, transfer.len_bytes);
-        self.write_entry(sqe.with_prp1(prp1).with_prp2(prp2).with_cid(cid));
+        let Some((_, cid, slot)) = self.slots.take(transfer.opcode.0) else {
+            return self.submit_slowly(*transfer, buffer);
+        };
+        // The device does not see the entry before the next ring, so the order of the two does
+        // not matter to it; this one needs fewer registers.
+        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
+        self.submissions.write(sqe);
+        slot.lead(token, 1, transfer.describe(), Some(buffer));
         Ok(token)
     }
 
-    /// A transfer over several commands (MDTS) or of several runs of memory.
+    /// The PRPs of a transfer that is one command without a list, and can be submitted.
+    #[inline(always)]
+    fn names_directly(&self, transfer: &Transfer, buffer: &B) -> Option<Prps> {
+        let usable = !self.health.is_failed() && buffer.space_id() == self.space;
+        if !usable || buffer.span_count() != 1 {
+            return None;
+        }
+        let Span { iova, len_bytes } = buffer.span(0);
+        let most = self.max_transfer_bytes.min(len_bytes as u64);
+        if transfer.len_bytes > most {
+            return None;
+        }
+        prp::without_list(iova, transfer.len_bytes, self.page_bytes)
+    }
+
+    /// Any other transfer: with a list, of several runs of memory, over several commands (MDTS),
+    /// or refused.
     #[inline(never)]
-    fn submit_long(&mut self, transfer: &Transfer, buffer: B) -> Result<Token, Refused<B>> {
-        let total: u64 = spans(&buffer).map(|span| span.len_bytes as u64).sum();
+    fn submit_slowly(&mut self, transfer: Transfer, buffer: B) -> Result<Token, Refused<B>> {
+        let mut parts = std::mem::take(&mut self.parts);
+        let built = self.build_parts(&transfer, &buffer, &mut parts);
+        let submitted = match built {
+            Ok(()) => Ok(self.write_parts(&transfer, buffer, &parts)),
+            Err(error) => {
+                let unsent = parts.iter().map(|part| part.index);
+                unsent.for_each(|index| self.slots.give_back(index));
+                Err(Refused { error, buffer })
+            }
+        };
+        parts.clear();
+        self.parts = parts;
+        submitted
+    }
+
+    /// Takes slots and names memory for each command of a transfer. Geometry first, for all of
+    /// them, so that a refusal leaves no command behind; the caller frees the slots then.
+    fn build_parts(
+        &mut self,
+        transfer: &Transfer,
+        buffer: &B,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), Error> {
+        if self.health.is_failed() {
+            return Err(self.failed());
+        }
+        if buffer.space_id() != self.space {
+            return Err(wrong_space());
+        }
+        let total: u64 = spans(buffer).map(|span| span.len_bytes as u64).sum();
         if total < transfer.len_bytes {
-            return Err(Refused {
-                error: too_short(total, transfer),
-                buffer,
-            });
+            return Err(too_short(total, transfer));
         }
         // A command's part is whole pages and whole blocks, so that the next begins on a block.
         let unit = self.page_bytes.max(1 << transfer.lba_shift);
-        let part = (self.max_transfer_bytes / unit * unit).max(1 << transfer.lba_shift);
-        let commands = transfer.len_bytes.div_ceil(part);
+        let most = (self.max_transfer_bytes / unit * unit).max(1 << transfer.lba_shift);
+        let commands = transfer.len_bytes.div_ceil(most);
         let needed = usize::try_from(commands).unwrap_or(usize::MAX);
         if needed > self.slots.depth() {
-            let max_bytes = part * self.slots.depth() as u64;
-            let error = Error::TooLong {
+            return Err(Error::TooLong {
                 len_bytes: transfer.len_bytes,
-                max_bytes,
-            };
-            return Err(Refused { error, buffer });
+                max_bytes: most * self.slots.depth() as u64,
+            });
         }
         if needed > self.slots.free_count() {
-            return Err(Refused {
-                error: self.full(needed),
-                buffer,
-            });
+            return Err(self.full(needed));
         }
-        // Geometry first, for all parts: a refusal leaves no command behind.
-        let mut built: Vec<(u16, Sqe)> = Vec::with_capacity(needed);
-        for nth in 0..commands {
-            let at = nth * part;
-            let len = part.min(transfer.len_bytes - at);
-            let Some((index, cid)) = self.slots.take(transfer.sqe.opcode()) else {
-                break;
+        let mut at = 0;
+        while at < transfer.len_bytes {
+            let len_bytes = most.min(transfer.len_bytes - at);
+            let Some((index, cid, _)) = self.slots.take(transfer.opcode.0) else {
+                return Err(self.full(needed));
             };
+            parts.push(Part {
+                index,
+                cid,
+                at,
+                len_bytes,
+                prps: Prps { prp1: 0, prp2: 0 },
+            });
             let runs = Cut {
-                spans: spans(&buffer),
+                spans: spans(buffer),
                 skip: at,
-                left: len,
+                left: len_bytes,
             };
-            match prp::build(runs, self.page_bytes, &mut self.lists.of(index)) {
-                Ok(Prps { prp1, prp2 }) => {
-                    let sqe = transfer.command(at, len);
-                    built.push((index, sqe.with_prp1(prp1).with_prp2(prp2).with_cid(cid)));
-                }
-                Err(error) => {
-                    self.slots.give_back(index);
-                    built
-                        .iter()
-                        .for_each(|&(index, _)| self.slots.give_back(index));
-                    return Err(Refused {
-                        error: not_prp(&error),
-                        buffer,
-                    });
-                }
+            let prps = prp::build(runs, self.page_bytes, &mut self.lists.of(index));
+            if let Some(part) = parts.last_mut() {
+                part.prps = prps.map_err(|error| Error::Buffer(error.to_string()))?;
             }
+            at += len_bytes;
         }
-        let Some(&(lead, _)) = built.first() else {
-            return Err(Refused {
-                error: too_short(0, transfer),
-                buffer,
-            });
-        };
+        Ok(())
+    }
+
+    /// Writes the commands of a transfer whose parts are built; the first owns the buffer.
+    fn write_parts(&mut self, transfer: &Transfer, buffer: B, parts: &[Part]) -> Token {
         let token = self.slots.fresh_token();
-        self.open_request(
-            lead,
-            token,
-            needed as u16,
-            transfer.describe(),
-            Some(buffer),
-        );
-        for (index, sqe) in built {
-            if let Some(slot) = self.slots.slot(index) {
+        let lead = parts.first().map_or(0, |part| part.index);
+        // At most as many as there are slots.
+        let commands = parts.len() as u16;
+        if let Some(slot) = self.slots.slot(lead) {
+            slot.lead(token, commands, transfer.describe(), Some(buffer));
+        }
+        for part in parts {
+            if commands > 1
+                && let Some(slot) = self.slots.slot(part.index)
+            {
+                slot.state = SlotState::PartInFlight;
                 slot.lead = lead;
             }
-            self.write_entry(sqe);
+            let lba = transfer.lba + (part.at >> transfer.lba_shift);
+            let blocks = part.len_bytes >> transfer.lba_shift;
+            self.submissions
+                .write(transfer.command(lba, blocks, part.prps, part.cid));
         }
-        Ok(token)
+        token
     }
+}
+
+/// One command of a transfer while it is built.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    index: u16,
+    cid: Cid,
+    /// Its place in the request's bytes.
+    at: u64,
+    len_bytes: u64,
+    prps: Prps,
 }
 
 fn spans<B: Payload>(buffer: &B) -> impl Iterator<Item = Span> + Clone + '_ {
@@ -716,11 +662,6 @@ fn too_short(has: u64, transfer: &Transfer) -> Error {
         "it has {has} bytes and {} are to be transferred",
         transfer.len_bytes
     ))
-}
-
-#[cold]
-fn not_prp(error: &PrpError) -> Error {
-    Error::Buffer(error.to_string())
 }
 
 /// The PRP list pages of all slots, in one piece of memory.

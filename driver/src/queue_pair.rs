@@ -3,14 +3,14 @@
 use crate::controller::{Inner, Retired};
 use crate::dma::Payload;
 use crate::dma::rt;
-use crate::namespace::{Io, Kind, status_error};
-use crate::queue::{Ended, Outcome, Queue};
+use crate::namespace::{Io, Kind};
+use crate::queue::{Ended, Outcome, Queue, Transfer};
 use crate::{CommandError, Error, Failure, QueueStats, Refused, Token};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use underpin_nvme_spec::Qid;
+use underpin_nvme_spec::{Lba, Nsid, NvmOpcode, Qid};
 
 /// A request that has ended.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub struct QueuePair<B: Payload> {
     /// `None` only while it is being dropped.
     queue: Option<Box<Queue<B>>>,
     controller: Arc<Inner>,
+    /// The controller's.
+    number: u32,
     /// Completions that [`run`](Self::run) saw while it waited for its own.
     stash: VecDeque<Completion<B>>,
     /// `!Sync`: one thread at a time, without a lock.
@@ -65,6 +67,7 @@ impl<B: Payload> QueuePair<B> {
     pub(crate) fn new(queue: Box<Queue<B>>, controller: Arc<Inner>) -> Self {
         Self {
             queue: Some(queue),
+            number: controller.number,
             controller,
             stash: VecDeque::new(),
             _one_thread: PhantomData,
@@ -123,25 +126,39 @@ impl<B: Payload> QueuePair<B> {
     /// [`Error::Failed`].
     #[inline]
     pub fn submit(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
-        if io.controller != self.controller.number || io.kind != Kind::Transfer {
-            return self.submit_other(io, buffer);
+        // Not `queue_mut`: where something can panic while the buffer is on its way, the compiler
+        // keeps a copy of it for the unwinding. The same for the request, were it passed on whole.
+        let Io {
+            controller,
+            kind,
+            transfer,
+        } = io;
+        if kind == Kind::Transfer
+            && controller == self.number
+            && let Some(queue) = &mut self.queue
+        {
+            return queue.submit(&transfer, buffer);
         }
-        self.queue_mut().submit(&io.transfer, buffer)
+        self.submit_other(controller, transfer, buffer)
     }
 
     #[cold]
     #[inline(never)]
-    fn submit_other(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
-        if io.controller != self.controller.number {
+    fn submit_other(
+        &mut self,
+        controller: u32,
+        transfer: Transfer,
+        buffer: B,
+    ) -> Result<Token, Refused<B>> {
+        if controller != self.number {
             return Err(Refused {
                 error: Error::WrongController,
                 buffer,
             });
         }
         // A flush may carry something for its owner; the device never sees it.
-        let Io { transfer, .. } = io;
         self.queue_mut()
-            .push(transfer.sqe, describe(&io), Some(buffer))
+            .push(transfer.bare(), transfer.describe(), Some(buffer))
             .map_err(|(error, buffer)| match buffer {
                 Some(buffer) => Refused { error, buffer },
                 None => gone(),
@@ -153,13 +170,16 @@ impl<B: Payload> QueuePair<B> {
     /// # Errors
     /// As [`submit`](Self::submit); [`Error::Buffer`] for a request that needs a buffer.
     pub fn submit_bare(&mut self, io: Io) -> Result<Token, Error> {
-        if io.controller != self.controller.number {
+        if io.controller != self.number {
             return Err(Error::WrongController);
         }
         if io.kind == Kind::Transfer {
             return Err(Error::Buffer("a read or a write needs one".to_owned()));
         }
-        let pushed = self.queue_mut().push(io.transfer.sqe, describe(&io), None);
+        let Io { transfer, .. } = io;
+        let pushed = self
+            .queue_mut()
+            .push(transfer.bare(), transfer.describe(), None);
         pushed.map_err(|(error, _)| error)
     }
 
@@ -257,8 +277,18 @@ impl<B: Payload> QueuePair<B> {
 #[inline(always)]
 fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
     let result = match ended.outcome {
-        Outcome::Done { status, .. } if status.is_success() => Ok(()),
-        Outcome::Done { status, .. } => Err(status_error(status, ended.opcode, ended.describe)),
+        Outcome::Done { .. } => Ok(()),
+        Outcome::Error {
+            status,
+            opcode,
+            describe,
+        } => Err(CommandError::Status {
+            status,
+            opcode: NvmOpcode(opcode),
+            nsid: Nsid(describe.nsid),
+            lba: Lba(describe.lba),
+            len_bytes: describe.len_bytes,
+        }),
         Outcome::Lost => Err(lost(controller)),
     };
     Completion {
@@ -271,14 +301,6 @@ fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
 #[cold]
 fn lost(controller: &Inner) -> CommandError {
     CommandError::Lost(controller.health.failure().unwrap_or(Failure::Closed))
-}
-
-fn describe(io: &Io) -> crate::slots::Describe {
-    crate::slots::Describe {
-        nsid: io.transfer.nsid,
-        lba: io.transfer.lba,
-        len_bytes: 0,
-    }
 }
 
 /// The queue is taken out only by `drop`, after which nobody can call.

@@ -1,0 +1,224 @@
+//! The two rings of a queue as the host sees them: their memory, where it writes and reads next,
+//! and how it tells the device. What the entries mean is the queue's business.
+use crate::dma::{DmaBuf, DmaSpace, Iova, Records, barrier};
+use crate::doorbell::{Doorbell, Shadow};
+use crate::{Error, Transport, TransportError};
+use std::sync::Arc;
+use underpin_nvme_spec::{Cid, Cqe, Sqe};
+
+/// What a ring is made of.
+pub(crate) struct RingSpec {
+    pub(crate) entries: u16,
+    pub(crate) page_bytes: u64,
+    /// Of the doorbell register, in BAR0.
+    pub(crate) doorbell: usize,
+    pub(crate) shadow: Option<Shadow>,
+}
+
+impl RingSpec {
+    /// Memory for the ring, of entries of `WORDS` words, and its doorbell.
+    fn make<const WORDS: usize>(
+        self,
+        space: &DmaSpace,
+        transport: &Arc<dyn Transport>,
+    ) -> Result<(DmaBuf, Records<WORDS>, Doorbell), Error> {
+        let page = usize::try_from(self.page_bytes).unwrap_or(4096);
+        let count = usize::from(self.entries);
+        // Whole pages: a queue's memory is contiguous and page-aligned (Base 2.0, 3.3.3.1).
+        let memory = space.alloc((count * WORDS * 8).next_multiple_of(page), page)?;
+        let entries = memory.slice().and_then(|slice| Records::new(slice, count));
+        let entries = entries.map_err(|error| Error::Dma(error.into()))?;
+        let bell = Doorbell::new(
+            Arc::clone(transport),
+            self.doorbell,
+            self.entries,
+            self.shadow,
+        );
+        Ok((memory, entries, bell))
+    }
+}
+
+/// The submission ring.
+#[derive(Debug)]
+pub(crate) struct SubmissionRing {
+    entries: Records<8>,
+    tail: u16,
+    /// The tail that the device was last told.
+    told: u16,
+    bell: Doorbell,
+    /// Entries written since the ring was made.
+    written: u64,
+    /// Times that it was rung.
+    rings: u64,
+    /// Kept as long as the device may use it.
+    memory: DmaBuf,
+}
+
+impl SubmissionRing {
+    pub(crate) fn new(
+        space: &DmaSpace,
+        transport: &Arc<dyn Transport>,
+        spec: RingSpec,
+    ) -> Result<Self, Error> {
+        let (memory, entries, bell) = spec.make(space, transport)?;
+        Ok(Self {
+            entries,
+            tail: 0,
+            told: 0,
+            bell,
+            written: 0,
+            rings: 0,
+            memory,
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) const fn count(&self) -> usize {
+        self.entries.count()
+    }
+
+    pub(crate) const fn iova(&self) -> Iova {
+        self.memory.iova()
+    }
+
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub(crate) const fn rings(&self) -> u64 {
+        self.rings
+    }
+
+    pub(crate) const fn register_writes(&self) -> u64 {
+        self.bell.register_writes
+    }
+
+    /// Writes an entry; the device sees it at the next ring. There is room: the ring has more
+    /// entries than the queue has slots.
+    #[inline(always)]
+    pub(crate) fn write(&mut self, sqe: Sqe) {
+        self.entries.write(usize::from(self.tail), sqe.as_u64s());
+        self.written += 1;
+        self.tail += 1;
+        if usize::from(self.tail) == self.entries.count() {
+            self.tail = 0;
+        }
+    }
+
+    /// Tells the device of what was written since the last ring.
+    #[inline(always)]
+    pub(crate) fn ring(&mut self) -> Result<(), TransportError> {
+        if self.tail == self.told {
+            return Ok(());
+        }
+        self.told = self.tail;
+        self.rings += 1;
+        self.bell.ring(self.tail)
+    }
+}
+
+/// The completion ring.
+#[derive(Debug)]
+pub(crate) struct CompletionRing {
+    entries: Records<2>,
+    head: u16,
+    phase: bool,
+    bell: Doorbell,
+    /// Completions consumed since the device was last told.
+    unacknowledged: u16,
+    /// Tell it at the latest after so many: the completion queue is longer than what can be in
+    /// flight, so that a doorbell serves several polls and the queue still never fills.
+    acknowledge_every: u16,
+    /// Completions consumed of which the device was told.
+    acknowledged: u64,
+    /// Kept as long as the device may use it.
+    memory: DmaBuf,
+}
+
+impl CompletionRing {
+    /// A ring of a queue with at most `depth` commands in flight.
+    pub(crate) fn new(
+        space: &DmaSpace,
+        transport: &Arc<dyn Transport>,
+        spec: RingSpec,
+        depth: u16,
+    ) -> Result<Self, Error> {
+        let acknowledge_every = spec.entries.saturating_sub(depth).max(1);
+        let (memory, entries, bell) = spec.make(space, transport)?;
+        Ok(Self {
+            entries,
+            head: 0,
+            phase: true,
+            bell,
+            unacknowledged: 0,
+            acknowledge_every,
+            acknowledged: 0,
+            memory,
+        })
+    }
+
+    pub(crate) const fn count(&self) -> usize {
+        self.entries.count()
+    }
+
+    pub(crate) const fn iova(&self) -> Iova {
+        self.memory.iova()
+    }
+
+    pub(crate) const fn register_writes(&self) -> u64 {
+        self.bell.register_writes
+    }
+
+    /// Completions consumed since the ring was made.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.acknowledged + u64::from(self.unacknowledged)
+    }
+
+    /// Consumes the next completion, if the device has written it.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Option<Cqe> {
+        let entry = self.entries.record(usize::from(self.head));
+        // One 64-bit load takes phase, status, identifier and head pointer together.
+        let high = entry.load(1);
+        if Cqe::from_u64s([0, high]).phase() != self.phase {
+            return None;
+        }
+        // The rest of the entry, and the data it announces, are read after the phase.
+        barrier::read();
+        let cqe = Cqe::from_u64s([entry.load(0), high]);
+        self.head += 1;
+        if usize::from(self.head) == self.entries.count() {
+            self.head = 0;
+            self.phase = !self.phase;
+        }
+        self.unacknowledged += 1;
+        Some(cqe)
+    }
+
+    /// Tells the device how far the host has read, when that is due.
+    #[inline(always)]
+    pub(crate) fn acknowledge(&mut self) -> Result<(), TransportError> {
+        if self.unacknowledged < self.acknowledge_every {
+            return Ok(());
+        }
+        self.acknowledged += u64::from(self.unacknowledged);
+        self.unacknowledged = 0;
+        self.bell.ring(self.head)
+    }
+
+    /// What the completions that the device has written, and nobody has consumed yet, name.
+    #[cold]
+    pub(crate) fn unread(&self) -> Vec<Cid> {
+        let count = self.entries.count();
+        let entry = |ahead: usize| {
+            let at = usize::from(self.head) + ahead;
+            let (index, phase) = match at.checked_sub(count) {
+                None => (at, self.phase),
+                Some(wrapped) => (wrapped, !self.phase),
+            };
+            let cqe = Cqe::from_u64s([0, self.entries.read_word(index, 1)]);
+            (cqe.phase() == phase).then(|| cqe.cid())
+        };
+        (0..count).map_while(entry).collect()
+    }
+}
