@@ -5,6 +5,8 @@
 //! cargo bench --bench driver_cost              everything
 //! cargo bench --bench driver_cost -- --gate    counts only, against the committed baseline
 //! cargo bench --bench driver_cost -- --bless   makes the counts the committed baseline
+//! cargo bench --bench driver_cost -- --markers only what may run between the markers
+//! cargo bench --bench driver_cost -- --sums    only whether the device reads what was submitted
 //! ```
 #![forbid(unsafe_code)]
 
@@ -38,15 +40,17 @@ fn main() -> ExitCode {
         .collect();
     let outcome = match words.as_slice() {
         [] => everything(),
-        ["--gate"] => counts(false),
-        ["--bless"] => counts(true),
+        ["--gate"] => counts(Against::Baseline),
+        ["--bless"] => counts(Against::Bless),
+        ["--markers"] => counts(Against::Nothing),
+        ["--sums"] => sums(),
         // This program under callgrind.
         ["--count-at", depth] => depth
             .parse()
             .map_err(Into::into)
             .and_then(|depth| one_core::count(depth).map(|()| Vec::new())),
         _ => {
-            eprintln!("usage: driver_cost [--gate | --bless]");
+            eprintln!("usage: driver_cost [--gate | --bless | --markers | --sums]");
             return ExitCode::from(2);
         }
     };
@@ -91,7 +95,7 @@ fn everything() -> Result<Vec<String>, Box<dyn Error>> {
             .drain(..)
             .for_each(|what| println!("warning: {what}"));
     }
-    missed.extend(counts(false)?);
+    missed.extend(counts(Against::Baseline)?);
     Ok(missed)
 }
 
@@ -151,8 +155,25 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
     Ok(missed)
 }
 
+/// Every command that is submitted must be one that the device reads, word for word.
+fn sums() -> Result<Vec<String>, Box<dyn Error>> {
+    for depth in [1, 32] {
+        one_core::count(depth)?;
+        println!("QD {depth}: the device read what was submitted");
+    }
+    Ok(Vec::new())
+}
+
+/// What counts are held to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Against {
+    Baseline,
+    Bless,
+    Nothing,
+}
+
 /// What does not: counts by callgrind, and what must not run at all.
-fn counts(bless: bool) -> Result<Vec<String>, Box<dyn Error>> {
+fn counts(against: Against) -> Result<Vec<String>, Box<dyn Error>> {
     let mut failures = Vec::new();
     let mut figures = Vec::new();
     println!("\ncallgrind: submit, ring and poll between two markers, per 4 KiB read");
@@ -185,9 +206,10 @@ fn counts(bless: bool) -> Result<Vec<String>, Box<dyn Error>> {
         println!("between the markers: no allocator, lock, futex or system call but the clock's");
     }
     let now = Baseline::new(machine::rustc(), &figures);
-    match bless && failures.is_empty() {
-        true => now.bless()?,
-        false => failures.extend(Baseline::read()?.excesses(&now)),
+    match against {
+        Against::Bless if failures.is_empty() => now.bless()?,
+        Against::Nothing => {}
+        _ => failures.extend(Baseline::read()?.excesses(&now)),
     }
     Ok(failures)
 }

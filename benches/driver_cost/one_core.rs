@@ -149,7 +149,7 @@ fn run_bare(host: &mut BareHost, core: &mut InlineCore, depth: usize) -> Result<
 /// Reads that callgrind counts.
 pub(crate) const COUNTED_READS: usize = 1 << 15;
 
-/// Runs under callgrind: warms up unseen, then calls the marked functions for `COUNTED_READS`.
+/// Warms up, then calls the marked functions for `COUNTED_READS`; callgrind counts those.
 pub(crate) fn count(depth: u16) -> Result<(), Box<dyn Error>> {
     let space = DmaSpace::new();
     let mut ours = Ours::new(&space, depth)?;
@@ -170,6 +170,5 @@ pub(crate) fn count(depth: u16) -> Result<(), Box<dyn Error>> {
         }
     }
     ours.check()?;
-    println!("{:?}", ours.host.stats());
     Ok(())
 }
