@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use crate::clock::Clock;
 use crate::control::Control;
 use crate::engine::Devices;
 use crate::job::{self, Jobs};
-use crate::options::OptionError;
+use crate::log;
+use crate::options::{OptionError, Origin};
 use crate::plan::Plan;
 use crate::report::status::StatusLine;
 use crate::report::{PROGRAM, RunReport, json, normal};
@@ -26,12 +28,13 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
 /// Does what the arguments ask for.
-pub(crate) fn run(arguments: &[String]) -> ExitCode {
-    let request = match cli::parse(arguments) {
-        Ok(Invocation::Print(text)) => {
-            let _ = io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
-        }
+pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = match texts(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&[error]),
+    };
+    let request = match cli::parse(&arguments) {
+        Ok(Invocation::Print(text)) => return print(&text),
         Ok(Invocation::Run(request)) => request,
         Err(errors) => return usage(&errors),
     };
@@ -49,6 +52,34 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     match Printer::new(&request) {
         Ok(printer) => start(&request, jobs, printer),
         Err(error) => usage(&[error]),
+    }
+}
+
+/// The arguments as text. A name that is not would have to be changed to be read, and the report or
+/// the data would go to a file that nobody named.
+fn texts(arguments: Vec<OsString>) -> Result<Vec<String>, OptionError> {
+    (1..)
+        .zip(arguments)
+        .map(|(index, argument)| {
+            argument
+                .into_string()
+                .map_err(|argument| OptionError::Grammar {
+                    origin: Origin::Argument { index },
+                    text: format!("{argument:?} is not UTF-8; file names have to be"),
+                })
+        })
+        .collect()
+}
+
+/// Prints what was asked for; a reader that has seen enough is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("underpin-fio: cannot write the answer: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -89,6 +120,7 @@ fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
     if request.parse_only {
         return ExitCode::SUCCESS;
     }
+    log::install();
     let control = Arc::new(Control::default());
     if let Err(error) = signals::install(&control.stop) {
         eprintln!("underpin-fio: cannot handle signals: {error}");
@@ -116,9 +148,6 @@ fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
         &global_options,
     );
     let interrupted = control.stopping();
-    if interrupted {
-        printer.line("\nunderpin-fio: terminating on signal");
-    }
     let formats = printer.formats.clone();
     printer.print(&report, &formats);
     if interrupted {

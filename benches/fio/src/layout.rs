@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 
+use crate::control::Control;
 use crate::job::{EngineKind, JobSpec};
 use crate::options::units::Amount;
 use crate::random;
@@ -24,10 +25,12 @@ pub(crate) struct LayoutError {
 }
 
 /// Makes the files of a clone as long as the job needs them. `tell` gets a line
-/// for each job that has to wait for that.
+/// for each job that has to wait for that. Ends early, with the files as far as they
+/// are, when the run is to end.
 pub(crate) fn lay_out(
     spec: &JobSpec,
     clone: u32,
+    control: &Control,
     tell: &mut dyn FnMut(String),
 ) -> Result<(), LayoutError> {
     // A job that only checks must find the file as somebody else left it.
@@ -38,6 +41,9 @@ pub(crate) fn lay_out(
     let targets = spec.targets(clone);
     let mut told = false;
     for path in &targets {
+        if control.stopping() {
+            break;
+        }
         let failed = |source| LayoutError {
             job: spec.name.clone(),
             path: path.clone(),
@@ -65,7 +71,7 @@ pub(crate) fn lay_out(
                 needed >> 20
             ));
         }
-        extend(path, have, needed, fill).map_err(failed)?;
+        extend(path, have, needed, fill, control).map_err(failed)?;
     }
     Ok(())
 }
@@ -96,14 +102,14 @@ fn needed_bytes(spec: &JobSpec, clone: u32, files: u64, existing: Option<u64>) -
     }
 }
 
-fn extend(path: &str, have: u64, needed: u64, fill: bool) -> io::Result<()> {
+fn extend(path: &str, have: u64, needed: u64, fill: bool, control: &Control) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .open(path)?;
     if fill {
-        return write_data(&mut file, have, needed);
+        return write_data(&mut file, have, needed, control);
     }
     if !os::preallocate(&file, needed)? {
         file.set_len(needed)?;
@@ -111,12 +117,12 @@ fn extend(path: &str, have: u64, needed: u64, fill: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn write_data(file: &mut File, from: u64, to: u64) -> io::Result<()> {
+fn write_data(file: &mut File, from: u64, to: u64, control: &Control) -> io::Result<()> {
     let mut chunk = vec![0; FILL_BYTES];
     random::fill(&mut chunk, to);
     file.seek(SeekFrom::Start(from))?;
     let mut left = to - from;
-    while left > 0 {
+    while left > 0 && !control.stopping() {
         let part = usize::try_from(left).unwrap_or(FILL_BYTES).min(FILL_BYTES);
         file.write_all(&chunk[..part])?;
         left -= part as u64;

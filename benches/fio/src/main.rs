@@ -16,6 +16,7 @@ mod generate;
 mod histogram;
 mod job;
 mod layout;
+mod log;
 mod options;
 mod plan;
 mod random;
@@ -32,9 +33,6 @@ mod verify;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    app::run(&arguments)
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    app::run(arguments)
 }

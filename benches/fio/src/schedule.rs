@@ -61,6 +61,7 @@ pub(crate) fn execute(
         disks,
         global_options,
         next_report_ns: watching.status_interval_ns,
+        told_of_stop: false,
     };
     if desk.lay_out(watching.tell) {
         let mut first = 0;
@@ -73,6 +74,7 @@ pub(crate) fn execute(
         }
     }
     watching.status.clear();
+    desk.tell_of_stop(watching.tell);
     desk.report()
 }
 
@@ -180,6 +182,7 @@ struct Desk<'a> {
     disks: DiskWatch,
     global_options: &'a [(&'static str, String)],
     next_report_ns: Option<u64>,
+    told_of_stop: bool,
 }
 
 impl Desk<'_> {
@@ -190,7 +193,7 @@ impl Desk<'_> {
             if spec.create_on_open {
                 continue;
             }
-            if let Err(error) = layout::lay_out(spec, *clone, tell) {
+            if let Err(error) = layout::lay_out(spec, *clone, &self.environment.control, tell) {
                 let errno = error.source.raw_os_error().unwrap_or(libc::EINVAL);
                 let failure = Failure {
                     errno,
@@ -312,6 +315,7 @@ impl Desk<'_> {
 
     /// Regular work; returns how many threads ended meanwhile.
     fn tick(&mut self, watching: &mut Watching<'_>) -> usize {
+        self.tell_of_stop(watching.tell);
         let now = self.environment.clock.now_ns();
         for watch in &mut self.watches {
             watch.sampler.look(now, &watch.progress);
@@ -330,6 +334,17 @@ impl Desk<'_> {
         let ended = self.collect_snapshots();
         (watching.on_report)(&self.report());
         ended
+    }
+
+    /// Says once, and at once, that a signal was seen: the I/O in flight may take its time.
+    fn tell_of_stop(&mut self, tell: &mut dyn FnMut(String)) {
+        if self.environment.control.stopping() && !std::mem::replace(&mut self.told_of_stop, true) {
+            tell(
+                "\nunderpin-fio: terminating on signal, when the I/O in flight has ended; \
+                 a second signal leaves at once, without a report"
+                    .to_owned(),
+            );
+        }
     }
 
     /// Asks all active threads for their counts; returns how many ended instead.

@@ -154,3 +154,47 @@ fn the_job_file_of_the_host_is_sound() {
         .args(["--parse-only", path]);
     assert_eq!(succeed(&mut command).matches("ioengine=").count(), 4);
 }
+
+/// Why a medium failed is said, not only that it did: here a file of the host that may not grow.
+#[test]
+fn the_cause_of_a_failed_medium_is_told() {
+    let at = folder();
+    let job = "exec \"$0\" --name=a --ioengine=underpin --rw=write --bs=4k --size=1m \
+               --offset=48m --filename=emu:file=disk.img,size=64m";
+    let image = std::fs::File::create(at.path().join("disk.img")).unwrap();
+    image.set_len(64 << 20).unwrap();
+    // SIGXFSZ ignored, a write past the limit is EFBIG.
+    let script = format!("trap '' XFSZ; ulimit -f 32768; {job}");
+    let program = ours().get_program().to_owned();
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .current_dir(at.path())
+        .arg("-c")
+        .arg(script)
+        .arg(program);
+    let (result, _, stderr) = output(&mut shell);
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("Write Fault"), "{stderr}");
+    assert!(stderr.contains("os error 27"), "{stderr}");
+}
+
+/// The first bad block of `verify_fatal` is named once.
+#[test]
+fn a_fatal_bad_block_is_named_once() {
+    let at = folder();
+    let url = "--filename=emu:file=disk.img,size=64k";
+    let job = [
+        "--name=a",
+        "--ioengine=underpin",
+        "--size=64k",
+        "--rw=write",
+        "--verify=crc32c",
+        url,
+    ];
+    succeed(ours().current_dir(at.path()).args(job));
+    damage(&at.path().join("disk.img"), 4096, b"overwritten");
+    let only = ["--verify_only", "--verify_fatal=1"];
+    let (result, _, stderr) = output(ours().current_dir(at.path()).args(job).args(only));
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.matches("verify failed").count(), 1, "{stderr}");
+}

@@ -3,7 +3,9 @@
 
 mod common;
 
-use std::io::Read;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use common::{folder, ours, output, stock, succeed, write};
@@ -182,28 +184,124 @@ fn an_interrupted_run_reports_what_it_measured() {
     let _: Value = serde_json::from_str(&text).unwrap();
 }
 
-/// A second signal does not wait for a job that is stuck in the kernel (here: in
-/// opening a pipe that nobody writes to).
+/// The first signal is answered at once though a command is never completed, and a second one
+/// does not wait for it.
 #[test]
 fn a_second_signal_leaves_at_once() {
     let at = folder();
-    succeed(Command::new("mkfifo").current_dir(at.path()).arg("stuck"));
     let mut child = ours()
         .current_dir(at.path())
-        .args(["--name=a", "--size=64k", "--filename=stuck", "--rw=read"])
-        .stdout(Stdio::null())
+        .args([
+            "--name=a",
+            "--size=64k",
+            "--rw=read",
+            "--ioengine=underpin",
+            "--filename=emu:size=1m,fault=drop@op=read",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let id = child.id().to_string();
-    let signal = || {
-        succeed(Command::new("sleep").arg("0.4"));
-        succeed(Command::new("kill").args(["-INT", &id]));
-        succeed(Command::new("sleep").arg("0.1"));
-    };
+    let signal = || succeed(Command::new("kill").args(["-INT", &id]));
+    succeed(Command::new("sleep").arg("0.4"));
     signal();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let told = lines.find(|line| line.as_ref().unwrap().contains("terminating on signal"));
+    assert!(told.unwrap().unwrap().contains("second signal"));
     assert_eq!(child.try_wait().unwrap(), None);
     signal();
     assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// A signal while a file is filled ends that, however long the file is to be.
+#[test]
+fn a_signal_ends_the_layout() {
+    let at = folder();
+    let mut child = ours()
+        .current_dir(at.path())
+        .args([
+            "--name=a",
+            "--size=512t",
+            "--rw=read",
+            "--output-format=json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !at.path().join("a.0.0").exists() {
+        std::hint::spin_loop();
+    }
+    succeed(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    let mut text = String::new();
+    let mut out = child.stdout.take().unwrap();
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let _: Value = serde_json::from_str(&text).unwrap();
+}
+
+/// Pipes, folders and character devices are refused by name and kind; opening a pipe to see
+/// would wait for somebody else to open it.
+#[test]
+fn only_files_and_block_devices_are_opened() {
+    let at = folder();
+    succeed(Command::new("mkfifo").current_dir(at.path()).arg("pipe"));
+    std::fs::create_dir(at.path().join("folder")).unwrap();
+    for engine in ["psync", "io_uring"] {
+        for (file, kind) in [
+            ("pipe", "named pipe"),
+            ("folder", "directory"),
+            ("/dev/zero", "character device"),
+        ] {
+            let (result, _, stderr) = output(ours().current_dir(at.path()).args([
+                "--name=a",
+                "--size=4k",
+                "--rw=read",
+                &format!("--ioengine={engine}"),
+                &format!("--filename={file}"),
+            ]));
+            assert_eq!(result.status.code(), Some(1), "{stderr}");
+            assert!(stderr.contains(file) && stderr.contains(kind), "{stderr}");
+        }
+    }
+}
+
+/// A name that is not UTF-8 is an error, not another name.
+#[test]
+fn names_are_never_changed() {
+    let at = folder();
+    let name = OsStr::from_bytes(b"--output=x\xff");
+    let job = ["--name=a", "--size=64k", "--rw=write"];
+    let (result, _, stderr) = output(ours().current_dir(at.path()).args(job).arg(name));
+    assert_eq!(result.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("argument 4") && stderr.contains("UTF-8"),
+        "{stderr}"
+    );
+    let job = b"[a]\nsize=64k\nrw=write\nfilename=x\xff\n";
+    std::fs::write(at.path().join("x.fio"), job).unwrap();
+    let (result, _, stderr) = output(ours().current_dir(at.path()).arg("x.fio"));
+    assert_eq!(result.status.code(), Some(2), "{stderr}");
+    assert!(
+        stderr.contains("x.fio:4:") && stderr.contains("UTF-8"),
+        "{stderr}"
+    );
+    assert_eq!(std::fs::read_dir(at.path()).unwrap().count(), 1);
+    // The mark with which some editors begin a file is no part of it.
+    write(at.path(), "x.fio", "\u{feff}[a]\nsize=64k\nrw=write\n");
+    succeed(ours().current_dir(at.path()).arg("x.fio"));
+}
+
+/// Help that could not be written is not exit status 0.
+#[test]
+fn help_that_is_lost_is_a_failure() {
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let (result, _, stderr) = output(ours().arg("--help").stdout(full));
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
 }
 
 /// Stock fio's options that job files in the wild use are all known here, one

@@ -3,8 +3,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom};
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use super::{EngineError, Geometry, OpenRequest};
@@ -19,17 +19,41 @@ pub(crate) fn open_all(request: &OpenRequest<'_>) -> Result<Vec<File>, EngineErr
         .targets
         .iter()
         .map(|path| {
+            let failed = |source| EngineError::Open {
+                file: path.clone(),
+                source,
+            };
+            // Before opening: that of a pipe waits until somebody else opens it too.
+            let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+            if !kind.is_file() && !kind.is_block_device() {
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "it is a {}; I/O is done on regular files and block devices",
+                        name_of(kind)
+                    ),
+                )));
+            }
             let mut options = OpenOptions::new();
             options.read(true).write(request.write);
             if request.direct {
                 options.custom_flags(os::DIRECT_IO);
             }
-            options.open(path).map_err(|source| EngineError::Open {
-                file: path.clone(),
-                source,
-            })
+            options.open(path).map_err(failed)
         })
         .collect()
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "directory"
+    } else if kind.is_fifo() {
+        "named pipe"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "character device"
+    }
 }
 
 /// Length and alignment of a file; a buffered file takes any byte offset.

@@ -63,7 +63,22 @@ fn read_text(path: &Path) -> Result<String, OptionError> {
         ))));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    // Some editors begin a file with this mark of its encoding.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            Err(OptionError::Grammar {
+                origin: Origin::File {
+                    path: Arc::new(path.to_owned()),
+                    line,
+                },
+                text: "this line is not UTF-8; job files have to be".to_owned(),
+            })
+        }
+    }
 }
 
 struct Parser {

@@ -87,6 +87,12 @@ impl Checker {
             "verify failed at {target} byte offset {} (block of {len} bytes at {}): {mismatch}",
             mismatch.offset, expected.offset
         );
+        if self.fatal {
+            return Err(Failure {
+                errno: libc::EILSEQ,
+                text,
+            });
+        }
         if self.bad_blocks <= NAMED_BAD_BLOCKS {
             eprintln!("underpin-fio: {}: {text}", self.job);
         } else if self.bad_blocks == NAMED_BAD_BLOCKS + 1 {
@@ -95,14 +101,7 @@ impl Checker {
                 self.job
             );
         }
-        if self.fatal {
-            Err(Failure {
-                errno: libc::EILSEQ,
-                text,
-            })
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 }
 

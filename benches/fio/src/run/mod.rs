@@ -127,10 +127,14 @@ fn run_on<E: Engine>(
         return Ok(());
     }
     if spec.create_on_open {
-        layout::lay_out(spec, thread.clone, &mut |_| {}).map_err(|error| Failure {
+        let control = &environment.control;
+        layout::lay_out(spec, thread.clone, control, &mut |_| {}).map_err(|error| Failure {
             errno: error.source.raw_os_error().unwrap_or(libc::EINVAL),
             text: error.to_string(),
         })?;
+        if control.stopping() {
+            return Ok(());
+        }
     }
     let targets = spec.targets(thread.clone);
     let depth = if E::COMPLETES_IN_QUEUE {
@@ -426,7 +430,10 @@ impl<E: Engine> Passes<'_, '_, E> {
         if checker.bad_blocks > 0 {
             return Err(Failure {
                 errno: libc::EILSEQ,
-                text: format!("{} bad blocks", checker.bad_blocks),
+                text: match checker.bad_blocks {
+                    1 => "1 bad block".to_owned(),
+                    count => format!("{count} bad blocks"),
+                },
             });
         }
         Ok(())

@@ -268,7 +268,7 @@ fn lost_writes_are_found() {
         let (_, result) = run(&[&filename, "rw=write", "iodepth=4", "verify=crc32c", loops]);
         let failure = result.unwrap_err();
         assert_eq!(failure.errno, libc::EILSEQ);
-        assert_eq!(failure.text, "1 bad blocks", "{loops}");
+        assert_eq!(failure.text, "1 bad block", "{loops}");
     }
     let (_, result) = run(&[
         "filename=mem:lose=9",

@@ -1,0 +1,27 @@
+//! What the driver and the embedded controller log, on standard error: an NVMe status says that a
+//! medium failed, the log says why. `RUST_LOG` chooses how much.
+
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Installs the log: warnings and errors unless `RUST_LOG` says otherwise.
+pub(crate) fn install() {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(wanted) if !wanted.is_empty() => EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
+            eprintln!("underpin-fio: RUST_LOG={wanted:?} is not understood ({error}); using warn");
+            EnvFilter::new("warn")
+        }),
+        _ => EnvFilter::new("warn"),
+    };
+    // Another log may be installed only where this is not the program.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .try_init();
+}
