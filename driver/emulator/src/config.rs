@@ -332,7 +332,12 @@ impl FromStr for EmulatorConfig {
                     Err(_) => return refuse(whole, "it is too large"),
                 },
                 "seed" => config.seed = pair.within(0..=u64::MAX)?,
-                "fault" => config.faults.extend(Fault::parse_list(value)?),
+                "fault" => match Fault::parse_list(value)? {
+                    faults if faults.is_empty() => {
+                        return refuse(whole, "a fault is wanted, such as drop@op=read");
+                    }
+                    faults => config.faults.extend(faults),
+                },
                 "referee" => config.referee = pair.switch()?.then(Referee::new),
                 "mappings" => config.max_mappings = Some(pair.within(0..=u64::from(u32::MAX))?),
                 _ => return Err(pair.unknown(&KEYS)),
@@ -511,6 +516,7 @@ mod tests {
             ("size=100", "not a single block"),
             ("mpsmin=3,mpsmax=1", "mpsmin <= mpsmax"),
             ("fault=dorp", "`drop`"),
+            ("fault=", "a fault is wanted"),
             ("dbbuf=maybe", "on or off"),
         ] {
             let error = text.parse::<EmulatorConfig>().unwrap_err().to_string();

@@ -109,9 +109,22 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(config: &EmulatorConfig, bus: Bus) -> Result<Self, EmulatorError> {
-        let mut namespaces = Vec::new();
+        let mut namespaces: Vec<Namespace> = Vec::new();
         for (nsid, namespace) in (1..).zip(&config.namespaces) {
-            namespaces.push(Namespace::open(config, nsid, namespace)?);
+            let opened = Namespace::open(config, nsid, namespace)?;
+            let twin = namespaces
+                .iter()
+                .find(|other| opened.medium.shares_file(&other.medium));
+            if let Some(twin) = twin {
+                return Err(EmulatorError::Option {
+                    option: format!("ns{nsid}"),
+                    what: format!(
+                        "its file is also that of ns{}; give ns{nsid}.file=PATH",
+                        twin.nsid
+                    ),
+                });
+            }
+            namespaces.push(opened);
         }
         let max_bytes = match config.mdts {
             0 => u64::MAX,

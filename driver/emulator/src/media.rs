@@ -90,6 +90,14 @@ impl Medium {
         }
     }
 
+    /// True when both keep their blocks in one file, whatever names they have for it.
+    pub(crate) fn shares_file(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(file), Self::File(other)) => file.is(other),
+            _ => false,
+        }
+    }
+
     /// True when transfers move bytes; false when only their addresses are checked.
     #[inline(always)]
     pub(crate) const fn has_bytes(&self) -> bool {

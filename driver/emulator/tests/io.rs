@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use underpin_dma::rt::Rng;
-use underpin_emulator::EmulatorConfig;
+use underpin_emulator::{Emulator, EmulatorConfig};
 use underpin_nvme_spec::{Nsid, NvmOpcode, Sqe, Status};
 
 const MODES: [Mode; 3] = [Mode::Thread, Mode::Local, Mode::Inline];
@@ -194,6 +194,25 @@ fn it_is_so_on_files() {
     assert_eq!(host.flush(&mut pair, Nsid::ALL.0), Status::SUCCESS);
     let file = std::fs::read(path("b")).unwrap();
     assert_eq!(file[3 * 4096..4 * 4096], pattern(77, 4096));
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// One file cannot keep two namespaces, by whatever names; and what is no regular file keeps none.
+#[test]
+fn files_that_cannot_be_a_medium() {
+    let dir = std::env::temp_dir().join(format!("underpin-emulator-no-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    std::fs::write(dir.join("a"), [0; 4096]).unwrap();
+    std::os::unix::fs::symlink("a", dir.join("b")).unwrap();
+    for (text, hint) in [
+        (format!("file={},ns2.file={}", path("a"), path("b")), "ns2"),
+        (format!("file={}", path("")), "regular"),
+        ("file=/dev/null".to_owned(), "regular"),
+    ] {
+        let error = Emulator::new(config(&text)).unwrap_err();
+        assert!(error.to_string().contains(hint), "{text}: {error}");
+    }
     std::fs::remove_dir_all(&dir).unwrap();
 }
 

@@ -85,10 +85,15 @@ impl<'a> Reader<'a> {
         let kind = self.kind(kind)?;
         let mut trigger = Trigger::FIRST;
         let mut counted = false;
+        let mut seen: Vec<&str> = Vec::new();
         for condition in conditions.into_iter().flat_map(|all| all.split(['+', ','])) {
             let Some((key, value)) = condition.split_once('=') else {
                 return Err(self.error(condition, "a condition is KEY=VALUE, such as op=read"));
             };
+            if seen.contains(&key.trim()) {
+                return Err(self.error(condition, "this condition is given twice"));
+            }
+            seen.push(key.trim());
             match key.trim() {
                 "q" => trigger.queue = Some(self.small(value)?),
                 "op" => trigger.op = self.op(value)?,
@@ -122,6 +127,9 @@ impl<'a> Reader<'a> {
                         (self.small(numerator)?, self.small::<u32>(denominator)?);
                     if denominator == 0 {
                         return Err(self.error(value, "a chance of so many in none"));
+                    }
+                    if numerator > denominator {
+                        return Err(self.error(value, "a chance is at most 1/1"));
                     }
                     trigger.chance = Some((numerator, denominator));
                 }
@@ -205,7 +213,13 @@ impl<'a> Reader<'a> {
             "removed" => FaultKind::Removed,
             "short-identify" => FaultKind::ShortIdentify(match parameter {
                 None => 512,
-                Some(parameter) => self.small::<u32>(parameter)?.min(4096),
+                Some(parameter) => match self.small(parameter)? {
+                    whole if whole >= 4096 => {
+                        let what = "a short page has fewer than 4096 bytes";
+                        return Err(self.error(parameter, what));
+                    }
+                    len_bytes => len_bytes,
+                },
             }),
             "garbage-identify" => FaultKind::GarbageIdentify,
             other => {
@@ -382,6 +396,9 @@ mod tests {
             ("drop@lba=9-5", 9, "9-5", "behind"),
             ("drop@p=1", 7, "1", "1/100"),
             ("drop@p=1/0", 7, "1/0", "none"),
+            ("drop@p=2/1", 7, "2/1", "at most"),
+            ("drop@nth=3+nth=4", 11, "nth=4", "twice"),
+            ("short-identify:4096", 15, "4096", "fewer"),
             ("delay:5", 6, "5", "a time"),
             ("never-ready@op=read", 0, "never-ready@op=read", "op=enable"),
             ("drop@op=enable", 0, "drop@op=enable", "a command"),

@@ -4,7 +4,8 @@ use super::MediumError;
 use crate::EmulatorError;
 use crate::config::NamespaceConfig;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use underpin_dma::View;
 
@@ -16,6 +17,8 @@ const BOUNCE_BYTES: usize = 128 << 10;
 pub(crate) struct FileMedium {
     file: File,
     bounce: Vec<u8>,
+    /// Device and inode number: the same for every name of the file.
+    identity: (u64, u64),
 }
 
 impl FileMedium {
@@ -30,6 +33,16 @@ impl FileMedium {
             let path = path.to_owned();
             move |source| EmulatorError::File { path, step, source }
         };
+        // Before opening: what opening a device does is not known, and it cannot be extended.
+        if let Ok(metadata) = std::fs::metadata(path)
+            && !metadata.is_file()
+        {
+            let what = "only a regular file can be one";
+            return Err(fail("opening")(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                what,
+            )));
+        }
         // Without a volatile write cache a completed write is durable.
         let flags = if vwc { 0 } else { libc::O_DSYNC };
         let file = OpenOptions::new()
@@ -53,7 +66,16 @@ impl FileMedium {
             file.set_len(size_bytes).map_err(fail("extending"))?;
         }
         let bounce = vec![0; BOUNCE_BYTES];
-        Ok((Self { file, bounce }, size_bytes))
+        let medium = Self {
+            file,
+            bounce,
+            identity: (metadata.dev(), metadata.ino()),
+        };
+        Ok((medium, size_bytes))
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.identity == other.identity
     }
 
     pub(crate) fn read(&mut self, at: u64, to: View<'_>) -> Result<(), MediumError> {
@@ -106,7 +128,7 @@ fn write_at(file: &File, at: u64, from: &[u8]) -> Result<(), MediumError> {
 }
 
 #[cold]
-fn failed(step: &'static str, at: u64, error: &std::io::Error) -> MediumError {
+fn failed(step: &'static str, at: u64, error: &io::Error) -> MediumError {
     tracing::error!(%error, at, "{step} the medium's file failed");
     MediumError
 }
