@@ -114,6 +114,11 @@ impl BareHost {
         self.rings.sq_tail.store(tail, Ordering::Release);
     }
 
+    /// The submission tail.
+    pub(crate) const fn tail(&self) -> u32 {
+        self.tail as u32
+    }
+
     /// Takes what has completed and tells the device how far it read. Returns how many.
     #[inline(always)]
     pub(crate) fn poll(&mut self) -> usize {

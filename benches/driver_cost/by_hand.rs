@@ -1,20 +1,21 @@
 //! Brings a controller up by hand, registers and all, so that the bare host has an emulator of the
 //! same make as the driver's. Nothing here is measured.
 use crate::bare::{BareHost, RingMemory};
-use crate::inline::InlineDevice;
 use std::error::Error;
+use std::time::Duration;
 use underpin::PoolOptions;
+use underpin::dma::rt::Instant;
 use underpin::dma::{Attachment, DmaBuf, DmaSpace, Records, barrier};
+use underpin::emulator::Emulator;
 use underpin::spec::admin::{
     CreateIoCq, CreateIoSq, DoorbellBufferConfig, FeatureId, QueueCounts, SetFeatures,
 };
 use underpin::spec::registers::{Aqa, Cc, Csts, doorbell_sq, offset};
 use underpin::spec::{Cqe, Nsid, Qid, Sqe};
 
-/// A bare host on one I/O queue of an inline emulator.
+/// A bare host on one I/O queue of an emulator.
 #[derive(Debug)]
 pub(crate) struct ByHand {
-    pub(crate) device: InlineDevice,
     pub(crate) host: BareHost,
     _memory: Vec<DmaBuf>,
     _attachment: Attachment,
@@ -24,19 +25,25 @@ const ADMIN_ENTRIES: usize = 16;
 const QID: Qid = Qid(1);
 
 impl ByHand {
-    pub(crate) fn new(space: &DmaSpace, depth: usize) -> Result<Self, Box<dyn Error>> {
-        let device = InlineDevice::new()?;
-        let attachment = space.attach(device.emulator.mapper())?;
+    /// Brings `emulator` up. `step` lets it work while it is waited for.
+    pub(crate) fn new(
+        emulator: &Emulator,
+        step: &dyn Fn(),
+        space: &DmaSpace,
+        depth: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let attachment = space.attach(emulator.mapper())?;
         let asq = space.alloc(ADMIN_ENTRIES * 64, 4096)?;
         let acq = space.alloc(ADMIN_ENTRIES * 16, 4096)?;
         let mut admin = Admin {
-            device: &device,
+            emulator,
+            step,
             sq: Records::new(asq.slice()?, ADMIN_ENTRIES)?,
             cq: Records::new(acq.slice()?, ADMIN_ENTRIES)?,
             done: 0,
         };
         let last = ADMIN_ENTRIES as u16 - 1;
-        let bar = &device.emulator;
+        let bar = emulator;
         bar.write32(offset::AQA, Aqa(0).with_asqs(last).with_acqs(last).0);
         bar.write64(offset::ASQ, asq.iova().get());
         bar.write64(offset::ACQ, acq.iova().get());
@@ -100,7 +107,6 @@ impl ByHand {
         let pages = (0..depth).map(|_| pool.alloc()).collect::<Result<_, _>>()?;
         let host = BareHost::new(&memory, Nsid(1).0, pages)?;
         Ok(Self {
-            device,
             host,
             _memory: vec![asq, acq, sq, cq, shadow, event_idx],
             _attachment: attachment,
@@ -108,8 +114,14 @@ impl ByHand {
     }
 }
 
+/// Wakes the device by the register of the submission queue.
+pub(crate) fn kick(emulator: &Emulator, host: &BareHost) {
+    emulator.write32(doorbell_sq(QID, 0), host.tail());
+}
+
 struct Admin<'a> {
-    device: &'a InlineDevice,
+    emulator: &'a Emulator,
+    step: &'a dyn Fn(),
     sq: Records<8>,
     cq: Records<2>,
     /// Commands done; fewer than the ring has entries.
@@ -117,13 +129,14 @@ struct Admin<'a> {
 }
 
 impl Admin<'_> {
-    /// Steps the device until `met`.
+    /// Lets the device work until `met`.
     fn until(&self, what: &str, met: impl Fn() -> bool) -> Result<(), Box<dyn Error>> {
-        for _ in 0..100_000 {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
             if met() {
                 return Ok(());
             }
-            self.device.core().run_batch();
+            (self.step)();
         }
         Err(format!("the device brought up by hand is not {what}").into())
     }
@@ -134,7 +147,7 @@ impl Admin<'_> {
         barrier::write();
         self.done += 1;
         let bell = doorbell_sq(Qid::ADMIN, 0);
-        self.device.emulator.write32(bell, self.done as u32);
+        self.emulator.write32(bell, self.done as u32);
         self.until("done", || Cqe::from_u64s(self.cq.read(at)).phase())?;
         let status = Cqe::from_u64s(self.cq.read(at)).status();
         match status.is_success() {

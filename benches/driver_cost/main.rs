@@ -141,6 +141,10 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
             two.ratio,
         );
         println!(
+            "          bare host over the emulator {:.2}",
+            million(two.mixed_iops)
+        );
+        println!(
             "          doorbell registers written per 1000 reads: {:.2}",
             two.register_writes_per_1000
         );

@@ -5,7 +5,7 @@ use crate::by_hand::ByHand;
 use crate::inline::{InlineDevice, read_so_far};
 use crate::ledger::Ledger;
 use crate::ours::{self, OurHost};
-use crate::rounds::{Spread, interleave};
+use crate::rounds::{Spread, interleave, paired};
 use std::error::Error;
 use underpin::dma::DmaSpace;
 use underpin::dma::rt::Instant;
@@ -29,11 +29,12 @@ pub(crate) struct DriverOnly {
 /// The driver over an inline emulator.
 #[derive(Debug)]
 pub(crate) struct Ours {
-    device: InlineDevice,
     host: OurHost,
     /// What the device read before the first measured command.
     before: Ledger,
     _controller: Controller,
+    /// Dropped last: the queue and the controller take their leave of a device that works.
+    device: InlineDevice,
 }
 
 impl Ours {
@@ -45,10 +46,10 @@ impl Ours {
         let host = OurHost::new(&controller, space, depth)?;
         let before = read_so_far(&device.emulator);
         Ok(Self {
-            device,
             host,
             before,
             _controller: controller,
+            device,
         })
     }
 
@@ -100,27 +101,30 @@ pub(crate) fn driver_only(depth: u16) -> Result<DriverOnly, Box<dyn Error>> {
     let space = DmaSpace::new();
     let count = usize::from(depth);
     let mut ours = Ours::new(&space, depth)?;
-    let mut bare = ByHand::new(&space, count)?;
-    let bare_before = read_so_far(&bare.device.emulator);
+    let bare_device = InlineDevice::new()?;
+    let step = || {
+        bare_device.core().run_batch();
+    };
+    let mut bare = ByHand::new(&bare_device.emulator, &step, &space, count)?;
+    let bare_before = read_so_far(&bare_device.emulator);
 
-    let measured = interleave(
+    let [ours_ns, bare_ns] = interleave(
         ROUNDS,
-        || {
-            let Ours { device, host, .. } = &mut ours;
-            run_ours(host, &mut device.core(), count)
-        },
-        || {
-            let ByHand { device, host, .. } = &mut bare;
-            run_bare(host, &mut device.core(), count)
-        },
+        [
+            &mut || {
+                let Ours { device, host, .. } = &mut ours;
+                run_ours(host, &mut device.core(), count)
+            },
+            &mut || run_bare(&mut bare.host, &mut bare_device.core(), count),
+        ],
     )?;
     ours.check()?;
-    let read = read_so_far(&bare.device.emulator).since(bare_before);
+    let read = read_so_far(&bare_device.emulator).since(bare_before);
     bare.host.check(read)?;
     Ok(DriverOnly {
-        ours_ns: Spread::of(measured.iter().map(|&(ours, _)| ours)),
-        bare_ns: Spread::of(measured.iter().map(|&(_, bare)| bare)),
-        driver_ns: Spread::of(measured.iter().map(|&(ours, bare)| ours - bare)),
+        driver_ns: Spread::of(paired(&ours_ns, &bare_ns, |ours, bare| ours - bare)),
+        ours_ns: Spread::of(ours_ns),
+        bare_ns: Spread::of(bare_ns),
     })
 }
 

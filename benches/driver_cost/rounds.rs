@@ -37,27 +37,35 @@ impl std::fmt::Display for Spread {
     }
 }
 
-/// Runs `first` and `second` in turn, `rounds` times, each going first in every other round.
-/// Returns what they measured, round by round.
-pub(crate) fn interleave<T, E>(
+/// One thing to be measured: runs once and says what it measured.
+pub(crate) type Arm<'a, T, E> = &'a mut dyn FnMut() -> Result<T, E>;
+
+/// Runs all arms once a round, another one first each time. Returns what they measured, arm by arm.
+pub(crate) fn interleave<T, E, const N: usize>(
     rounds: usize,
-    mut first: impl FnMut() -> Result<T, E>,
-    mut second: impl FnMut() -> Result<T, E>,
-) -> Result<Vec<(T, T)>, E> {
+    arms: [Arm<'_, T, E>; N],
+) -> Result<[Vec<T>; N], E> {
     // Two rounds to warm up caches, branch predictors and the clock's speed.
     const WARM_UP: usize = 2;
-    let mut measured = Vec::with_capacity(rounds);
+    let mut measured = std::array::from_fn(|_| Vec::with_capacity(rounds));
     for round in 0..rounds + WARM_UP {
-        let pair = if round % 2 == 0 {
-            let a = first()?;
-            (a, second()?)
-        } else {
-            let b = second()?;
-            (first()?, b)
-        };
-        if round >= WARM_UP {
-            measured.push(pair);
+        for turn in 0..N {
+            let arm = (round + turn) % N;
+            let value = arms[arm]()?;
+            if round >= WARM_UP {
+                measured[arm].push(value);
+            }
         }
     }
     Ok(measured)
+}
+
+/// Round by round, what `combine` makes of two arms.
+pub(crate) fn paired<'a, T: Copy>(
+    first: &'a [T],
+    second: &'a [T],
+    combine: impl Fn(T, T) -> f64 + 'a,
+) -> impl Iterator<Item = f64> + 'a {
+    let both = first.iter().zip(second);
+    both.map(move |(&first, &second)| combine(first, second))
 }

@@ -1,11 +1,13 @@
 //! Two threads: the driver and the emulator's thread, against a bare host and a bare device, the
 //! same number of commands in flight, in turn. Throughput, and the CPU time that it takes.
 use crate::bare::{self, BareDevice, BareHost};
+use crate::by_hand;
+use crate::by_hand::ByHand;
 use crate::inline::{null_emulator, read_so_far};
 use crate::ledger::Ledger;
 use crate::machine::cpu_ns;
 use crate::ours::OurHost;
-use crate::rounds::{Spread, interleave};
+use crate::rounds::{Spread, interleave, paired};
 use std::error::Error;
 use std::time::Duration;
 use underpin::dma::DmaSpace;
@@ -38,6 +40,8 @@ impl Slice {
 pub(crate) struct TwoCores {
     pub(crate) ours_iops: Spread,
     pub(crate) bare_iops: Spread,
+    /// The bare host over the emulator: what the emulator alone allows.
+    pub(crate) mixed_iops: Spread,
     /// Of the rounds' quotients.
     pub(crate) ratio: Spread,
     pub(crate) ours_cpu_ns: f64,
@@ -167,6 +171,52 @@ fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dyn Error>> {
     Ok(slice)
 }
 
+/// The bare host over an emulator's thread: what the emulator costs without the driver.
+struct Mixed {
+    hand: ByHand,
+    emulator: Emulator,
+    before: Ledger,
+}
+
+impl Mixed {
+    fn new(space: &DmaSpace, depth: usize) -> Result<Self, Box<dyn Error>> {
+        let emulator = null_emulator()?;
+        emulator.start_thread()?;
+        let hand = ByHand::new(&emulator, &thread::yield_now, space, depth)?;
+        let before = settled(&emulator);
+        Ok(Self {
+            hand,
+            emulator,
+            before,
+        })
+    }
+
+    fn slice(&mut self, depth: usize) -> Result<Slice, String> {
+        let host = std::cell::RefCell::new(&mut self.hand.host);
+        let idle = std::cell::Cell::new(0_u32);
+        let submit = |count| {
+            let mut host = host.borrow_mut();
+            host.prepare(count);
+            host.submit(count);
+        };
+        let poll = || {
+            let done = host.borrow_mut().poll();
+            idle.set(if done == 0 { idle.get() + 1 } else { 0 });
+            // It knows nothing of EventIdx: a device that may be asleep is woken on suspicion.
+            if idle.get() & 0xfff == 0xfff {
+                by_hand::kick(&self.emulator, &host.borrow());
+            }
+            done
+        };
+        submit(depth);
+        by_hand::kick(&self.emulator, &host.borrow());
+        pump(START_UP, submit, poll)?;
+        let slice = pump(SLICE, submit, poll)?;
+        drain(depth, poll)?;
+        Ok(slice)
+    }
+}
+
 /// What the device has read, once it has published it: at the latest when it goes to sleep.
 fn settled(emulator: &Emulator) -> Ledger {
     thread::sleep(Duration::from_millis(20));
@@ -178,33 +228,35 @@ pub(crate) fn two_cores(depth: u16) -> Result<TwoCores, Box<dyn Error>> {
     let space = DmaSpace::new();
     let count = usize::from(depth);
     let mut ours = Ours::new(&space, depth)?;
-    let measured = interleave(
+    let mut mixed = Mixed::new(&space, count)?;
+    let [ours_slices, bare_slices, mixed_slices] = interleave(
         ROUNDS,
-        || ours.slice(count).map_err(Into::into),
-        || bare_slice(&space, count),
+        [
+            &mut || ours.slice(count).map_err(Into::into),
+            &mut || bare_slice(&space, count),
+            &mut || mixed.slice(count).map_err(Into::into),
+        ],
     )?;
     let read = settled(&ours.emulator).since(ours.before);
     ours.host.check(read)?;
+    let read = settled(&mixed.emulator).since(mixed.before);
+    mixed.hand.host.check(read)?;
     let stats = ours.host.stats();
-    let total = |arm: fn(&(Slice, Slice)) -> Slice| {
-        let (cpu, reads) = measured
-            .iter()
-            .map(arm)
-            .fold((0, 0), |(cpu, reads), slice| {
-                (cpu + slice.cpu_ns, reads + slice.reads)
-            });
+    let cpu_ns = |slices: &[Slice]| {
+        let (cpu, reads) = slices.iter().fold((0, 0), |(cpu, reads), slice| {
+            (cpu + slice.cpu_ns, reads + slice.reads)
+        });
         cpu as f64 / reads as f64
     };
+    let iops = |slices: &[Slice]| Spread::of(slices.iter().map(|slice| slice.iops()));
+    let quotient = |ours: Slice, bare: Slice| ours.iops() / bare.iops();
     Ok(TwoCores {
-        ours_iops: Spread::of(measured.iter().map(|(ours, _)| ours.iops())),
-        bare_iops: Spread::of(measured.iter().map(|(_, bare)| bare.iops())),
-        ratio: Spread::of(
-            measured
-                .iter()
-                .map(|(ours, bare)| ours.iops() / bare.iops()),
-        ),
-        ours_cpu_ns: total(|&(ours, _)| ours),
-        bare_cpu_ns: total(|&(_, bare)| bare),
+        ours_iops: iops(&ours_slices),
+        bare_iops: iops(&bare_slices),
+        mixed_iops: iops(&mixed_slices),
+        ratio: Spread::of(paired(&ours_slices, &bare_slices, quotient)),
+        ours_cpu_ns: cpu_ns(&ours_slices),
+        bare_cpu_ns: cpu_ns(&bare_slices),
         register_writes_per_1000: stats.register_writes as f64 / stats.commands as f64 * 1000.0,
     })
 }
