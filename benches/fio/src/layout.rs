@@ -24,6 +24,13 @@ pub(crate) struct LayoutError {
     pub(crate) source: io::Error,
 }
 
+impl LayoutError {
+    /// The message for a place that names the job already.
+    pub(crate) fn without_job(&self) -> String {
+        format!("cannot lay out '{}': {}", self.path, self.source)
+    }
+}
+
 /// Makes the files of a clone as long as the job needs them. `tell` gets a line
 /// for each job that has to wait for that. Ends early, with the files as far as they
 /// are, when the run is to end.

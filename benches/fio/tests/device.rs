@@ -198,3 +198,27 @@ fn a_fatal_bad_block_is_named_once() {
     assert_eq!(result.status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.matches("verify failed").count(), 1, "{stderr}");
 }
+
+/// The report repeats iodepth, so a device that takes fewer commands is named.
+#[test]
+fn a_depth_that_is_not_reached_is_noted() {
+    let at = folder();
+    for (options, depth, noted) in [
+        ("mqes=9", "8", false),
+        ("mqes=9", "9", true),
+        ("mqes=9,mdts=1", "4", false),
+        ("mqes=9,mdts=1", "5", true),
+    ] {
+        let (result, _, stderr) = output(ours().current_dir(at.path()).args([
+            "--name=a",
+            "--ioengine=underpin",
+            "--rw=read",
+            "--size=1m",
+            "--bs=16k",
+            &format!("--filename=emu:size=1m,{options}"),
+            &format!("--iodepth={depth}"),
+        ]));
+        assert!(result.status.success(), "{stderr}");
+        assert_eq!(stderr.contains("not reached"), noted, "{options}: {stderr}");
+    }
+}

@@ -293,6 +293,24 @@ fn names_are_never_changed() {
     succeed(ours().current_dir(at.path()).arg("x.fio"));
 }
 
+/// What io_uring cannot have in flight is refused with the limit.
+#[test]
+fn a_ring_has_its_limit() {
+    let at = folder();
+    let job = [
+        "--name=a",
+        "--size=64k",
+        "--ioengine=io_uring",
+        "--iodepth=32769",
+    ];
+    let (result, _, stderr) = output(ours().current_dir(at.path()).args(job));
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("iodepth=32769") && stderr.contains("32768"),
+        "{stderr}"
+    );
+}
+
 /// Help that could not be written is not exit status 0.
 #[test]
 fn help_that_is_lost_is_a_failure() {

@@ -96,11 +96,25 @@ impl Engine for Underpin {
         // places in the queue.
         let longest = controller.max_transfer_bytes().max(1);
         let places = u64::from(request.buffer_bytes).div_ceil(longest).max(1);
-        let depth = places.saturating_mul(u64::from(request.depth));
-        let depth = u16::try_from(depth).unwrap_or(u16::MAX);
+        let wanted = places.saturating_mul(u64::from(request.depth));
+        let depth = u16::try_from(wanted).unwrap_or(u16::MAX);
         let queue = controller
             .queue_pair(QueueOptions { depth })
             .map_err(no_queue_left)?;
+        // The report repeats iodepth: what was not reached must not pass for it.
+        if (queue.depth() as u64) < wanted {
+            let split = if places > 1 {
+                format!(", {places} for each I/O of {} bytes", request.buffer_bytes)
+            } else {
+                String::new()
+            };
+            eprintln!(
+                "underpin-fio: note: iodepth={} is not reached: a queue of {url} takes {} \
+                 commands at a time{split}",
+                request.depth,
+                queue.depth(),
+            );
+        }
         let buffer_bytes = (request.buffer_bytes as usize).next_multiple_of(BUFFER_ALIGN_BYTES);
         let pool = devices
             .space()

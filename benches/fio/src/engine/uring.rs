@@ -17,11 +17,23 @@ pub(crate) struct Uring {
     waiting: Vec<Option<(Request, Note)>>,
 }
 
+/// Linux makes no longer submission queue (IORING_MAX_ENTRIES).
+const MAX_DEPTH: u32 = 32_768;
+
 impl Engine for Uring {
     type Buffer = AlignedBuffer;
     const COMPLETES_IN_QUEUE: bool = false;
 
     fn open(request: &OpenRequest<'_>, _devices: &Devices) -> Result<Self, EngineError> {
+        if request.depth > MAX_DEPTH {
+            return Err(EngineError::Device {
+                errno: libc::EINVAL,
+                text: format!(
+                    "iodepth={}: io_uring takes at most {MAX_DEPTH} I/Os at a time",
+                    request.depth
+                ),
+            });
+        }
         let files = host_files::open_all(request)?;
         let mut ring = Ring::new(request.depth, files).map_err(|source| EngineError::System {
             action: "setting up io_uring (is it disabled by kernel.io_uring_disabled or a \

@@ -54,8 +54,8 @@ s, m, h, d. ${NAME} is replaced from the environment.
 
 Ctrl-C ends the run and reports what was measured; a second one leaves at once.
 Exit status: 0 fine, 1 an I/O failed or a block did not verify, 2 the command line or
-job file is wrong, 130 interrupted. RUST_LOG=debug
-shows on standard error what the driver does.
+job file is wrong, 130 interrupted. RUST_LOG=debug shows on
+standard error what the driver does.
 
 Job options (--cmdhelp=OPTION for more):
 ",

@@ -130,7 +130,7 @@ fn run_on<E: Engine>(
         let control = &environment.control;
         layout::lay_out(spec, thread.clone, control, &mut |_| {}).map_err(|error| Failure {
             errno: error.source.raw_os_error().unwrap_or(libc::EINVAL),
-            text: error.to_string(),
+            text: error.without_job(),
         })?;
         if control.stopping() {
             return Ok(());
