@@ -19,7 +19,11 @@ pub struct PoolOptions {
 ///
 /// The memory is freed when the last clone and the last buffer that is out are gone.
 #[derive(Clone, Debug)]
-pub struct Pool(Arc<PoolInner>);
+pub struct Pool {
+    inner: Arc<PoolInner>,
+    /// What every buffer of it holds.
+    home: Arc<Home>,
+}
 
 #[derive(Debug)]
 pub(crate) struct PoolInner {
@@ -52,7 +56,7 @@ impl Pool {
         let len = len.and_then(|len| len.checked_next_multiple_of(space.page_bytes()));
         let len = len.ok_or_else(|| bad("it is larger than any address space".to_owned()))?;
         let region = space.pieces(name, len)?;
-        let pool = Arc::new(PoolInner {
+        let inner = Arc::new(PoolInner {
             free: ArrayQueue::new(count),
             name: name.to_owned(),
             buf_bytes,
@@ -63,9 +67,10 @@ impl Pool {
         });
         for index in 0..count {
             // The queue has room for `count` numbers and nobody else sees it yet.
-            let _ = pool.free.push(index as u32);
+            let _ = inner.free.push(index as u32);
         }
-        Ok(Self(pool))
+        let home = Arc::new(Home::Pool(Arc::clone(&inner)));
+        Ok(Self { inner, home })
     }
 
     /// Takes a buffer. Its contents are what its last owner left.
@@ -75,7 +80,7 @@ impl Pool {
     #[inline]
     pub fn alloc(&self) -> Result<DmaBuf, Error> {
         self.try_alloc().ok_or_else(|| Error::PoolExhausted {
-            name: self.0.name.clone(),
+            name: self.inner.name.clone(),
             count: self.count(),
             buf_bytes: self.buf_bytes(),
         })
@@ -84,7 +89,7 @@ impl Pool {
     /// Takes a buffer, or nothing when all are out.
     #[inline]
     pub fn try_alloc(&self) -> Option<DmaBuf> {
-        let pool = &self.0;
+        let pool = &self.inner;
         let index = pool.free.pop()?;
         let offset = index as usize * pool.buf_bytes;
         let iova = pool.iova.wrapping_add(offset as u64);
@@ -96,31 +101,29 @@ impl Pool {
             iova,
             len_bytes,
             space_id,
-            Home::Pool {
-                pool: Arc::clone(pool),
-                index,
-            },
+            Arc::clone(&self.home),
+            index,
         ))
     }
 
     /// The length of each buffer.
     pub fn buf_bytes(&self) -> usize {
-        self.0.buf_bytes
+        self.inner.buf_bytes
     }
 
     /// How many buffers there are.
     pub fn count(&self) -> usize {
-        self.0.free.capacity()
+        self.inner.free.capacity()
     }
 
     /// How many are free now; a hint when other threads are at work.
     pub fn free_count(&self) -> usize {
-        self.0.free.len()
+        self.inner.free.len()
     }
 
     /// The region that the buffers lie in.
     pub fn region(&self) -> &Arc<Region> {
-        &self.0.region
+        &self.inner.region
     }
 }
 

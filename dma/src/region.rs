@@ -130,7 +130,8 @@ impl Region {
             self.iova.wrapping_add(offset as u64),
             len_bytes,
             self.space_id,
-            Home::Region(Arc::clone(self)),
+            Arc::new(Home::Region(Arc::clone(self))),
+            0,
         ))
     }
 

@@ -262,8 +262,8 @@ impl DmaSpace {
         let (region, offset) = taken.ok_or_else(exhausted)?;
         let piece = Piece::new(Arc::clone(&self.0), region, offset, len);
         let iova = piece.iova();
-        let home = Home::Heap(Box::new(piece));
-        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), home);
+        let home = Arc::new(Home::Heap(piece));
+        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), home, 0);
         buf.fill(0);
         Ok(buf)
     }

@@ -213,8 +213,8 @@ impl Namespace {
 
     #[inline(always)]
     fn transfer(&self, lba: Lba, blocks: u64, opcode: NvmOpcode) -> Result<Io, Error> {
-        let end = lba.0.checked_add(blocks);
-        if blocks == 0 || end.is_none_or(|end| end > self.usable_blocks) {
+        let last = self.usable_blocks.checked_sub(blocks);
+        if blocks == 0 || last.is_none_or(|last| lba.0 > last) {
             // Made here, so that the compiler sees which error it is, and that it is one.
             return Err(match self.why_unusable() {
                 Some(why) => Error::Unsupported {

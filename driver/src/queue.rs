@@ -192,12 +192,11 @@ impl<B> Queue<B> {
         if self.health.is_failed() {
             return Err((self.failed(), buffer));
         }
-        let token = self.slots.fresh_token();
         let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
             return Err((self.full(1), buffer));
         };
+        let token = Token(self.submissions.write(sqe.with_cid(cid)));
         slot.lead(token, 1, describe, buffer);
-        self.submissions.write(sqe.with_cid(cid));
         Ok(token)
     }
 
@@ -222,6 +221,8 @@ impl<B> Queue<B> {
             let Some(cqe) = self.completions.take() else {
                 break;
             };
+            // Who takes a completion most likely submits again.
+            self.submissions.expect(told);
             // The common case: the one command of its request has ended well.
             if self.is_ours(cqe) && cqe.status().is_success() {
                 let finished = self.slots.finish(cqe.cid(), |token, buffer| {
@@ -473,14 +474,13 @@ impl<B: Payload> Queue<B> {
         let Some(prps) = self.names_directly(transfer, &buffer) else {
             return self.submit_slowly(*transfer, buffer);
         };
-        let token = self.slots.fresh_token();
         let Some((_, cid, slot)) = self.slots.take(transfer.opcode.0) else {
             return self.submit_slowly(*transfer, buffer);
         };
         // The device does not see the entry before the next ring, so the order of the two does
         // not matter to it; this one needs fewer registers.
         let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
-        self.submissions.write(sqe);
+        let token = Token(self.submissions.write(sqe));
         slot.lead(token, 1, transfer.describe(), Some(buffer));
         Ok(token)
     }
@@ -580,10 +580,11 @@ impl<B: Payload> Queue<B> {
 
     /// Writes the commands of a transfer whose parts are built; the first owns the buffer.
     fn write_parts(&mut self, transfer: &Transfer, buffer: B, parts: &[Part]) -> Token {
-        let token = self.slots.fresh_token();
         let lead = parts.first().map_or(0, |part| part.index);
         // At most as many as there are slots.
         let commands = parts.len() as u16;
+        // As with a single command: the number of its (first) entry.
+        let token = Token(self.submissions.written() + 1);
         if let Some(slot) = self.slots.slot(lead) {
             slot.lead(token, commands, transfer.describe(), Some(buffer));
         }

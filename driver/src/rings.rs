@@ -94,15 +94,26 @@ impl SubmissionRing {
     }
 
     /// Writes an entry; the device sees it at the next ring. There is room: the ring has more
-    /// entries than the queue has slots.
+    /// entries than the queue has slots. Returns the entry's number, counted from 1.
     #[inline(always)]
-    pub(crate) fn write(&mut self, sqe: Sqe) {
+    pub(crate) fn write(&mut self, sqe: Sqe) -> u64 {
         self.entries.write(usize::from(self.tail), sqe.as_u64s());
         self.written += 1;
         self.tail += 1;
         if usize::from(self.tail) == self.entries.count() {
             self.tail = 0;
         }
+        self.written
+    }
+
+    /// Says that the entry `ahead` of the tail is going to be written soon: its cache line comes
+    /// from the device's processor meanwhile.
+    #[inline(always)]
+    pub(crate) fn expect(&self, ahead: usize) {
+        let at = usize::from(self.tail) + ahead;
+        let count = self.entries.count();
+        let index = if at < count { at } else { at - count };
+        self.entries.expect_write(index);
     }
 
     /// Tells the device of what was written since the last ring.
@@ -124,11 +135,11 @@ pub(crate) struct CompletionRing {
     head: u16,
     phase: bool,
     bell: Doorbell,
-    /// Completions consumed since the device was last told.
-    unacknowledged: u16,
+    /// The head that the device was last told.
+    told: u16,
     /// Tell it at the latest after so many: the completion queue is longer than what can be in
     /// flight, so that a doorbell serves several polls and the queue still never fills.
-    acknowledge_every: u16,
+    acknowledge_every: usize,
     /// Completions consumed of which the device was told.
     acknowledged: u64,
     /// Kept as long as the device may use it.
@@ -143,14 +154,15 @@ impl CompletionRing {
         spec: RingSpec,
         depth: u16,
     ) -> Result<Self, Error> {
-        let acknowledge_every = spec.entries.saturating_sub(depth).max(1);
+        // One less than the ring has, so that a whole lap is never taken for none.
+        let acknowledge_every = usize::from(spec.entries.saturating_sub(depth).max(1));
         let (memory, entries, bell) = spec.make(space, transport)?;
         Ok(Self {
             entries,
             head: 0,
             phase: true,
             bell,
-            unacknowledged: 0,
+            told: 0,
             acknowledge_every,
             acknowledged: 0,
             memory,
@@ -169,9 +181,17 @@ impl CompletionRing {
         self.bell.register_writes
     }
 
+    /// Completions consumed since the device was last told.
+    #[inline(always)]
+    fn unacknowledged(&self) -> usize {
+        let (head, told) = (usize::from(self.head), usize::from(self.told));
+        let lap = if head < told { self.entries.count() } else { 0 };
+        head + lap - told
+    }
+
     /// Completions consumed since the ring was made.
     pub(crate) fn consumed(&self) -> u64 {
-        self.acknowledged + u64::from(self.unacknowledged)
+        self.acknowledged + self.unacknowledged() as u64
     }
 
     /// Consumes the next completion, if the device has written it.
@@ -191,18 +211,18 @@ impl CompletionRing {
             self.head = 0;
             self.phase = !self.phase;
         }
-        self.unacknowledged += 1;
         Some(cqe)
     }
 
     /// Tells the device how far the host has read, when that is due.
     #[inline(always)]
     pub(crate) fn acknowledge(&mut self) -> Result<(), TransportError> {
-        if self.unacknowledged < self.acknowledge_every {
+        let unacknowledged = self.unacknowledged();
+        if unacknowledged < self.acknowledge_every {
             return Ok(());
         }
-        self.acknowledged += u64::from(self.unacknowledged);
-        self.unacknowledged = 0;
+        self.acknowledged += unacknowledged as u64;
+        self.told = self.head;
         self.bell.ring(self.head)
     }
 

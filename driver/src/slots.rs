@@ -68,7 +68,8 @@ impl<B> Slot<B> {
         request.remaining = commands;
         request.status = Status::SUCCESS;
         request.describe = describe;
-        request.buffer = buffer;
+        // A free slot owns nothing. Were that wrong, a device might still use what it owns.
+        std::mem::forget(std::mem::replace(&mut request.buffer, buffer));
     }
 }
 
@@ -101,7 +102,6 @@ pub(crate) struct Slots<B> {
     free_count: usize,
     /// Masks the slot's number out of a command identifier.
     index_mask: u16,
-    next_token: u64,
 }
 
 impl<B> Slots<B> {
@@ -129,7 +129,6 @@ impl<B> Slots<B> {
             index_mask: depth
                 .checked_next_power_of_two()
                 .map_or(u16::MAX, |slots| slots - 1),
-            next_token: 0,
         }
     }
 
@@ -199,12 +198,6 @@ impl<B> Slots<B> {
 
     pub(crate) fn slot(&mut self, index: u16) -> Option<&mut Slot<B>> {
         self.slots.get_mut(usize::from(index))
-    }
-
-    #[inline(always)]
-    pub(crate) fn fresh_token(&mut self) -> Token {
-        self.next_token += 1;
-        Token(self.next_token)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Slot<B>)> {

@@ -559,25 +559,34 @@ impl Machine {
                 break;
             }
             cq.waiting = false;
-            let burst = (cq.room() as usize).min(BURST).min(budget - done);
+            // Admin commands one by one: each may change what the next one meets.
+            let most = if sq.qid == 0 { 1 } else { BURST };
+            let burst = (cq.room() as usize).min(most).min(budget - done);
+            // What a burst reads and writes comes from the host's processor; all of it is on its
+            // way before the first of it is needed.
+            sq.expect(burst as u32);
+            cq.expect(burst as u32);
             let mut ended = [(Cid(0), Status::SUCCESS, 0_u32); BURST];
-            let mut count = 0;
-            while count < burst && !sq.is_empty() {
+            let (mut fetched, mut count) = (0, 0);
+            while fetched < burst && !sq.is_empty() {
                 let Some(words) = sq.fetch(&self.bus) else {
                     break;
                 };
+                fetched += 1;
                 self.count_entry(&words);
                 let sqe = Sqe::from_u64s(words);
-                done += 1;
                 if let Some((status, dw0)) = self.execute(cx, sq.qid, &sqe)
                     && let Some(place) = ended.get_mut(count)
                 {
                     *place = (sqe.cid(), status, dw0);
                     count += 1;
-                } else if done >= budget {
-                    break;
                 }
             }
+            done += fetched;
+            if fetched == 0 {
+                break;
+            }
+            sq.expect(burst as u32);
             for &(cid, status, dw0) in ended.iter().take(count) {
                 cq.post(&self.bus, false, |phase| {
                     Cqe::new(dw0, 0, sq.head as u16, Qid(sq.qid), cid, phase, status)
@@ -621,6 +630,14 @@ impl Machine {
             cid: Some(sqe.cid().0),
             told: false,
         };
+        if qid != 0
+            && let Some(opcode) = transfer_opcode(sqe)
+        {
+            self.count_transfer(opcode);
+            let (bus, namespaces) = (&mut self.bus, &mut self.namespaces);
+            let moved = nvm::at_once(bus, cx.map, namespaces, &self.limits, sqe, who);
+            return Some((moved.err().unwrap_or(Status::SUCCESS), 0));
+        }
         let moved = match self.react(cx, qid, sqe) {
             Begun::Transfer(mut transfer) => {
                 transfer.advance(&mut self.bus, cx.map, &mut self.namespaces, who, u64::MAX)
@@ -634,21 +651,24 @@ impl Machine {
         Some((moved.err().unwrap_or(Status::SUCCESS), 0))
     }
 
-    /// Looks at a command of an I/O queue.
     #[inline(always)]
+    fn count_transfer(&mut self, opcode: NvmOpcode) {
+        match opcode {
+            NvmOpcode::READ => self.stats.reads += 1,
+            _ => self.stats.writes += 1,
+        }
+    }
+
+    /// Looks at a command of an I/O queue.
     pub(crate) fn nvm(&mut self, sqe: &Sqe) -> Begun {
-        let opcode = NvmOpcode(sqe.opcode());
-        if opcode == NvmOpcode::READ || opcode == NvmOpcode::WRITE {
-            let count = match opcode {
-                NvmOpcode::READ => &mut self.stats.reads,
-                _ => &mut self.stats.writes,
-            };
-            *count += 1;
+        if let Some(opcode) = transfer_opcode(sqe) {
+            self.count_transfer(opcode);
             return match Transfer::begin(&self.namespaces, &self.limits, sqe) {
                 Ok(transfer) => Begun::Transfer(transfer),
                 Err(status) => Begun::Reaction(status.into()),
             };
         }
+        let opcode = NvmOpcode(sqe.opcode());
         let status = if opcode == NvmOpcode::FLUSH {
             self.stats.flushes += 1;
             nvm::flush(&mut self.namespaces, sqe.nsid())
@@ -818,6 +838,13 @@ impl Machine {
         self.stats.bytes_to_host = self.bus.bytes_to_host;
         shared.stats.publish(&self.stats);
     }
+}
+
+/// Read and Write, which transfer data.
+#[inline(always)]
+fn transfer_opcode(sqe: &Sqe) -> Option<NvmOpcode> {
+    let opcode = NvmOpcode(sqe.opcode());
+    (opcode == NvmOpcode::READ || opcode == NvmOpcode::WRITE).then_some(opcode)
 }
 
 /// One of the things that could happen next.

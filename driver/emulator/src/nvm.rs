@@ -3,9 +3,9 @@
 //! promised to be atomic passes a stage of its own, so that pieces of it are never seen.
 use crate::bus::{Blocked, Bus, Who};
 use crate::iommu::{Direction, Mappings};
-use crate::media::MediumError;
+use crate::media::{Medium, MediumError};
 use crate::namespace::Namespace;
-use crate::walk::{PrpWalk, Segment};
+use crate::walk::{PrpWalk, Segment, without_list};
 use underpin_nvme_spec::nvm::ReadWrite;
 use underpin_nvme_spec::{Nsid, NvmOpcode, Sqe, Status};
 
@@ -28,6 +28,15 @@ pub(crate) struct Limits {
 enum Trouble {
     Blocked,
     Medium,
+}
+
+impl Trouble {
+    const fn status(&self, direction: Direction) -> Status {
+        match self {
+            Self::Blocked => Status::DATA_TRANSFER_ERROR,
+            Self::Medium => failed(direction),
+        }
+    }
 }
 
 impl From<Blocked> for Trouble {
@@ -69,14 +78,23 @@ struct Stage {
     filled: bool,
 }
 
-impl Transfer {
+/// A Read or Write command that may be carried out.
+#[derive(Clone, Copy, Debug)]
+struct Checked {
+    /// The namespace's place in the list.
+    namespace: usize,
+    direction: Direction,
+    /// Of the medium, in bytes.
+    at: u64,
+    len_bytes: u64,
+    /// To be made durable before it completes.
+    durable: bool,
+}
+
+impl Checked {
     /// Checks a Read or Write command.
     #[inline(always)]
-    pub(crate) fn begin(
-        namespaces: &[Namespace],
-        limits: &Limits,
-        sqe: &Sqe,
-    ) -> Result<Self, Status> {
+    fn new(namespaces: &[Namespace], limits: &Limits, sqe: &Sqe) -> Result<Self, Status> {
         let command = ReadWrite::from_sqe(sqe);
         // No fused operations and no SGLs (Base 2.0, 3.3.3.1).
         if sqe.fuse() != 0 || sqe.psdt() != 0 {
@@ -95,7 +113,130 @@ impl Transfer {
             return Err(INVALID_FIELD);
         }
         let is_write = command.opcode == NvmOpcode::WRITE;
-        let at = command.slba.0 << namespace.lba_shift;
+        Ok(Self {
+            namespace: index,
+            direction: if is_write {
+                Direction::FromHost
+            } else {
+                Direction::ToHost
+            },
+            at: command.slba.0 << namespace.lba_shift,
+            len_bytes,
+            durable: is_write && (command.fua || limits.write_through),
+        })
+    }
+}
+
+const fn failed(direction: Direction) -> Status {
+    match direction {
+        Direction::ToHost => Status::UNRECOVERED_READ_ERROR,
+        Direction::FromHost => Status::WRITE_FAULT,
+    }
+}
+
+/// Moves `len_bytes` bytes between a medium, from `at` on, and host memory.
+#[inline(always)]
+fn move_bytes(
+    medium: &mut Medium,
+    at: u64,
+    bus: &mut Bus,
+    map: &Mappings,
+    (iova, len_bytes): (u64, u64),
+    direction: Direction,
+    who: Who,
+) -> Result<(), Status> {
+    let len = len_bytes as usize;
+    let moved: Result<(), Trouble> = if medium.has_bytes() {
+        bus.windows(map, iova, len, direction, who, |offset, view| {
+            let at = at + offset as u64;
+            match direction {
+                Direction::ToHost => medium.read(at, view)?,
+                Direction::FromHost => medium.write(at, view)?,
+            }
+            Ok(())
+        })
+    } else {
+        let checked = bus.check(map, iova, len, direction, who);
+        checked.map_err(Trouble::from)
+    };
+    moved.map_err(|trouble| trouble.status(direction))
+}
+
+/// Carries out a Read or Write at once.
+#[inline(always)]
+pub(crate) fn at_once(
+    bus: &mut Bus,
+    map: &Mappings,
+    namespaces: &mut [Namespace],
+    limits: &Limits,
+    sqe: &Sqe,
+    who: Who,
+) -> Result<(), Status> {
+    let command = Checked::new(namespaces, limits, sqe)?;
+    let (prp1, prp2) = (sqe.prp1(), sqe.prp2());
+    let direct = without_list(prp1, prp2, command.len_bytes, limits.page_bytes);
+    let (Some(segments), false) = (direct, limits.in_pieces) else {
+        return all_of_it(bus, map, namespaces, limits, sqe, who);
+    };
+    let Some(namespace) = namespaces.get_mut(command.namespace) else {
+        return Err(INVALID_NAMESPACE);
+    };
+    let medium = &mut namespace.medium;
+    let mut at = command.at;
+    for Segment { iova, len_bytes } in segments? {
+        if len_bytes != 0 {
+            move_bytes(
+                medium,
+                at,
+                bus,
+                map,
+                (iova, len_bytes),
+                command.direction,
+                who,
+            )?;
+        }
+        at += len_bytes;
+    }
+    if command.durable {
+        medium.flush().map_err(|_| Status::WRITE_FAULT)?;
+    }
+    Ok(())
+}
+
+/// The same by way of a [`Transfer`].
+#[inline(never)]
+fn all_of_it(
+    bus: &mut Bus,
+    map: &Mappings,
+    namespaces: &mut [Namespace],
+    limits: &Limits,
+    sqe: &Sqe,
+    who: Who,
+) -> Result<(), Status> {
+    let mut transfer = Transfer::begin(namespaces, limits, sqe)?;
+    transfer
+        .advance(bus, map, namespaces, who, u64::MAX)
+        .map(|_| ())
+}
+
+impl Transfer {
+    /// Checks a Read or Write command.
+    pub(crate) fn begin(
+        namespaces: &[Namespace],
+        limits: &Limits,
+        sqe: &Sqe,
+    ) -> Result<Self, Status> {
+        let Checked {
+            namespace: index,
+            direction,
+            at,
+            len_bytes,
+            durable,
+        } = Checked::new(namespaces, limits, sqe)?;
+        let Some(namespace) = namespaces.get(index) else {
+            return Err(INVALID_NAMESPACE);
+        };
+        let blocks = len_bytes >> namespace.lba_shift;
         let staged = limits.in_pieces && blocks <= namespace.atomic_blocks;
         let stage = staged.then(|| Stage {
             base: at,
@@ -104,11 +245,7 @@ impl Transfer {
         });
         Ok(Self {
             namespace: index,
-            direction: if is_write {
-                Direction::FromHost
-            } else {
-                Direction::ToHost
-            },
+            direction,
             at,
             left: len_bytes,
             segment: Segment {
@@ -116,13 +253,12 @@ impl Transfer {
                 len_bytes: 0,
             },
             walk: PrpWalk::new(sqe.prp1(), sqe.prp2(), len_bytes, limits.page_bytes),
-            durable: is_write && (command.fua || limits.write_through),
+            durable,
             stage: stage.filter(|_| namespace.medium.has_bytes()),
         })
     }
 
     /// Moves up to `chunk` bytes. True when the transfer is complete.
-    #[inline(always)]
     pub(crate) fn advance(
         &mut self,
         bus: &mut Bus,
@@ -135,10 +271,6 @@ impl Transfer {
             return Err(INVALID_NAMESPACE);
         };
         let medium = &mut namespace.medium;
-        let failed = |direction| match direction {
-            Direction::ToHost => Status::UNRECOVERED_READ_ERROR,
-            Direction::FromHost => Status::WRITE_FAULT,
-        };
         if let Some(stage) = &mut self.stage
             && !stage.filled
             && self.direction == Direction::ToHost
@@ -160,35 +292,22 @@ impl Transfer {
             }
             let len = self.segment.len_bytes.min(budget);
             let (iova, direction) = (self.segment.iova, self.direction);
-            let moved: Result<(), Trouble> = if !medium.has_bytes() {
-                bus.check(map, iova, len as usize, direction, who)
-                    .map_err(Trouble::from)
-            } else if let Some(stage) = &mut self.stage {
+            if let Some(stage) = &mut self.stage {
                 let from = (self.at - stage.base) as usize;
-                bus.windows(map, iova, len as usize, direction, who, |offset, view| {
-                    let range = from + offset..from + offset + view.len_bytes();
-                    let part = stage.bytes.get_mut(range).ok_or(Trouble::Medium)?;
-                    let copied = match direction {
-                        Direction::ToHost => view.copy_from(0, part),
-                        Direction::FromHost => view.copy_to(0, part),
-                    };
-                    copied.map_err(|_| Trouble::Medium)
-                })
+                let moved: Result<(), Trouble> =
+                    bus.windows(map, iova, len as usize, direction, who, |offset, view| {
+                        let range = from + offset..from + offset + view.len_bytes();
+                        let part = stage.bytes.get_mut(range).ok_or(Trouble::Medium)?;
+                        let copied = match direction {
+                            Direction::ToHost => view.copy_from(0, part),
+                            Direction::FromHost => view.copy_to(0, part),
+                        };
+                        copied.map_err(|_| Trouble::Medium)
+                    });
+                moved.map_err(|trouble| trouble.status(direction))?;
             } else {
-                let base = self.at;
-                bus.windows(map, iova, len as usize, direction, who, |offset, view| {
-                    let at = base + offset as u64;
-                    match direction {
-                        Direction::ToHost => medium.read(at, view)?,
-                        Direction::FromHost => medium.write(at, view)?,
-                    }
-                    Ok(())
-                })
-            };
-            moved.map_err(|trouble| match trouble {
-                Trouble::Blocked => Status::DATA_TRANSFER_ERROR,
-                Trouble::Medium => failed(direction),
-            })?;
+                move_bytes(medium, self.at, bus, map, (iova, len), direction, who)?;
+            }
             self.segment.iova = iova.wrapping_add(len);
             self.segment.len_bytes -= len;
             self.at += len;

@@ -181,6 +181,20 @@ impl Sq {
         Some(words)
     }
 
+    /// Says that the next `count` entries are going to be read soon, as far as they are there.
+    #[inline(always)]
+    pub(crate) fn expect(&self, count: u32) {
+        let Some(ring) = &self.ring else { return };
+        let mut at = self.head;
+        for _ in 0..count {
+            if at == self.tail {
+                break;
+            }
+            ring.expect_read(at as usize);
+            at = if at + 1 == self.entries { 0 } else { at + 1 };
+        }
+    }
+
     /// Asks to be woken when the tail moves on from here.
     pub(crate) fn publish(&mut self) {
         self.bell.publish(self.bell.raw as u16);
@@ -273,6 +287,22 @@ impl Cq {
         match self.ring.is_some() {
             true => Ok(()),
             false => Err(Blocked),
+        }
+    }
+
+    /// Says that the next `count` entries are going to be written soon.
+    #[inline(always)]
+    pub(crate) fn expect(&self, count: u32) {
+        const A_LINE: usize = 64 / Cqe::LEN_BYTES;
+        let Some(ring) = &self.ring else { return };
+        for ahead in (0..count + A_LINE as u32 - 1).step_by(A_LINE) {
+            let at = self.tail + ahead;
+            let at = if at < self.entries {
+                at
+            } else {
+                at - self.entries
+            };
+            ring.expect_write(at as usize);
         }
     }
 

@@ -5,10 +5,12 @@ use crate::emulator::Shared;
 use std::sync::Arc;
 use underpin_dma::rt::{Instant, Step, Task};
 
-/// Commands of one queue executed before others have their turn, and before the lock is let go.
+/// Commands of one queue executed before others have their turn.
 const BUDGET: usize = 64;
-/// Batches of one step that did something, before the task's loop looks at the clock again.
-const BATCHES: usize = 64;
+/// What is done before the lock is let go.
+const ONE_LOCK: usize = 4 * BUDGET;
+/// Times that the lock is taken in one step, before the task's loop looks at the clock again.
+const LOCKS: usize = 16;
 /// Looks that found nothing, before a step says that the controller is idle.
 const LOOKS: usize = 16;
 
@@ -38,6 +40,44 @@ impl Core {
             machine.publish(shared);
         }
         done
+    }
+
+    /// Batches under one lock, while there is something to do: at most so much that an unmapping
+    /// need not wait long. Looks several times before it says that there is nothing more. Returns
+    /// how much was done.
+    fn batches(&mut self, now: Instant) -> usize {
+        let Self { shared, machine } = self;
+        let map = shared.iommu.read();
+        let cx = Cx {
+            shared,
+            map: &map,
+            now,
+            timed: true,
+        };
+        let (mut all, mut published, mut looks) = (0, 0, 0);
+        while all < ONE_LOCK && looks < LOOKS {
+            let done = machine.batch(&cx, BUDGET);
+            if done != 0 {
+                all += done;
+                looks = 0;
+                if !machine.is_fast() {
+                    // Delays and the like want the time.
+                    break;
+                }
+                continue;
+            }
+            if published != all {
+                published = all;
+                machine.publish(shared);
+            }
+            looks += 1;
+            std::hint::spin_loop();
+        }
+        drop(map);
+        if published != all {
+            machine.publish(shared);
+        }
+        all
     }
 
     pub(crate) fn step(&mut self, now: Instant) -> Step {
@@ -81,21 +121,13 @@ impl Task for EmulatorTask {
             return self.core.step(now);
         }
         let mut busy = false;
-        let mut looks = 0;
-        for _ in 0..BATCHES {
-            if self.core.batch(Some(now)) > 0 {
-                busy = true;
-                looks = 0;
-                if !self.core.machine.is_fast() {
-                    // Delays and the like want the time.
-                    break;
-                }
-            } else {
-                looks += 1;
-                if looks == LOOKS {
-                    break;
-                }
-                std::hint::spin_loop();
+        for _ in 0..LOCKS {
+            if self.core.batches(now) == 0 {
+                break;
+            }
+            busy = true;
+            if !self.core.machine.is_fast() {
+                break;
             }
         }
         match busy {
