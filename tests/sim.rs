@@ -447,18 +447,33 @@ fn configuration(seed: u64, healthy: bool) -> Report {
             violations: referee.violations().len(),
         };
         emulator.stop().unwrap();
-        assert_eq!(
-            emulator.iommu_faults(),
-            [],
-            "DMA to memory that is not mapped"
-        );
         // A device that names another command, or moves data after it said that it had, can make
         // an innocent host give memory away too early.
-        let may_lie = |kind| matches!(kind, FaultKind::LateDma(_) | FaultKind::CorruptCid);
+        let may_lie = |kind| {
+            matches!(
+                kind,
+                FaultKind::LateDma(_)
+                    | FaultKind::CorruptCid
+                    | FaultKind::CorruptCqe
+                    | FaultKind::DmaAfterAbort(_)
+                    | FaultKind::WrongIova(_)
+            )
+        };
         if !report.has_fired(may_lie) {
             assert_eq!(referee.violations(), [], "the referee objects");
+            assert_eq!(
+                emulator.iommu_faults(),
+                [],
+                "DMA to memory that is not mapped"
+            );
         }
-        let may_spoil = |kind| may_lie(kind) || matches!(kind, FaultKind::GarbageIdentify);
+        let may_spoil = |kind| {
+            may_lie(kind)
+                || matches!(
+                    kind,
+                    FaultKind::GarbageIdentify | FaultKind::AbsurdIdentify | FaultKind::CorruptData
+                )
+        };
         if report.outcome == Outcome::WrongData {
             assert!(
                 report.has_fired(may_spoil),
@@ -541,7 +556,12 @@ fn a_thousand_fault_configurations() {
          longest took {longest:?} of virtual time; {violations} lies of devices seen by the \
          referee; 0 hangs, 0 panics"
     );
+    // The driver reads no log pages yet.
+    let never_met = |kind| kind == FaultKind::GarbageLog.ordinal();
     for (kind, &fired) in fired_by_kind.iter().enumerate() {
+        if never_met(kind) {
+            continue;
+        }
         assert!(fired >= 20, "{} fired only {fired} times", names[kind]);
     }
     assert!(

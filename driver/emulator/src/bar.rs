@@ -34,6 +34,10 @@ pub(crate) struct Bar {
     pub(crate) shadowed: AtomicBool,
     /// The device is gone: reads answer all ones, writes go nowhere.
     removed: AtomicBool,
+    /// A removed device reads as zero, not as ones.
+    reads_zero: AtomicBool,
+    /// It is gone because the power failed.
+    powered_off: AtomicBool,
     waker: OnceLock<Waker>,
     pub(crate) doorbell_writes: AtomicU64,
     pub(crate) kicks: AtomicU64,
@@ -59,6 +63,8 @@ impl Bar {
             stride_bytes: cap.doorbell_stride_bytes(),
             shadowed: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            reads_zero: AtomicBool::new(false),
+            powered_off: AtomicBool::new(false),
             waker: OnceLock::new(),
             doorbell_writes: AtomicU64::new(0),
             kicks: AtomicU64::new(0),
@@ -81,6 +87,9 @@ impl Bar {
     pub(crate) fn read32(&self, at: usize) -> u32 {
         let low = |value: u64| value as u32;
         let high = |value: u64| (value >> 32) as u32;
+        if self.is_removed() && self.reads_zero.load(Ordering::Relaxed) {
+            return 0;
+        }
         if self.is_removed() || !at.is_multiple_of(4) {
             return u32::MAX;
         }
@@ -241,6 +250,39 @@ impl Bar {
         self.removed.store(true, Ordering::Relaxed);
         // The controller has to be told, too.
         self.control.fetch_add(1, Ordering::Release);
+    }
+
+    /// When it is removed, registers read as zero.
+    pub(crate) fn read_as_zero(&self) {
+        self.reads_zero.store(true, Ordering::Relaxed);
+    }
+
+    /// It is gone for want of power: all that it did before is seen by who turns it on again.
+    pub(crate) fn power_off(&self) {
+        self.powered_off.store(true, Ordering::Release);
+    }
+
+    /// It cannot be turned on again.
+    pub(crate) fn unplug(&self) {
+        self.powered_off.store(false, Ordering::Relaxed);
+    }
+
+    /// Turns a device on whose power had failed: its registers are as after a reset. False when
+    /// that was not what ailed it.
+    pub(crate) fn power_on(&self) -> bool {
+        if !self.powered_off.swap(false, Ordering::Acquire) {
+            return false;
+        }
+        self.kill_doorbells();
+        for register in [&self.cc, &self.csts, &self.intms, &self.aqa] {
+            register.store(0, Ordering::Relaxed);
+        }
+        self.asq.store(0, Ordering::Relaxed);
+        self.acq.store(0, Ordering::Relaxed);
+        self.removed.store(false, Ordering::Relaxed);
+        self.control.fetch_add(1, Ordering::Release);
+        self.wake();
+        true
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Machine {
     )]
     pub(crate) jobs: Vec<Box<Job>>,
     pub(crate) outbox: VecDeque<Outgoing>,
+    /// Completion queues that a fault holds up, and until when.
+    pub(crate) stalls: Vec<(u16, Instant)>,
     pub(crate) bus: Bus,
     pub(crate) faults: FaultState,
     pub(crate) rng: Rng,
@@ -157,6 +159,7 @@ impl Machine {
             turn: 0,
             jobs: Vec::new(),
             outbox: VecDeque::new(),
+            stalls: Vec::new(),
             bus,
             faults,
             rng,
@@ -245,23 +248,25 @@ impl Machine {
     #[cold]
     #[inline(never)]
     fn follow_control(&mut self, cx: &Cx<'_>) {
-        if self.phase == Phase::Gone {
-            return;
-        }
         let bar = &cx.shared.bar;
         if bar.is_removed() {
-            return self.remove(cx);
+            return match self.phase {
+                Phase::Gone => (),
+                _ => self.remove(cx),
+            };
+        }
+        if self.phase == Phase::Gone {
+            // Power is back: the registers are as they are after a reset.
+            self.phase = Phase::Disabled;
+            self.resets = bar.resets();
         }
         self.refresh_faults(cx);
         let resets = bar.resets();
         if resets != self.resets {
             self.resets = resets;
             let plan = self.faults.at(Occasion::Disable, cx.now);
-            if plan.removed {
-                return self.remove(cx);
-            }
-            if plan.fatal {
-                return self.fail(cx, "a fault");
+            if self.ended_by(cx, &plan) {
+                return;
             }
             if !plan.never_disabled {
                 self.reset(cx);
@@ -279,11 +284,8 @@ impl Machine {
 
     fn enable(&mut self, cx: &Cx<'_>, cc: Cc) {
         let plan = self.faults.at(Occasion::Enable, cx.now);
-        if plan.removed {
-            return self.remove(cx);
-        }
-        if plan.fatal {
-            return self.fail(cx, "a fault");
+        if self.ended_by(cx, &plan) {
+            return;
         }
         if plan.never_ready {
             self.phase = Phase::Enabling(None);
@@ -339,6 +341,7 @@ impl Machine {
     fn stop_all(&mut self) {
         self.jobs.clear();
         self.outbox.clear();
+        self.stalls.clear();
         self.sqs.iter_mut().for_each(|sq| *sq = None);
         self.cqs.iter_mut().for_each(|cq| *cq = None);
         self.live.clear();
@@ -347,6 +350,10 @@ impl Machine {
     }
 
     fn shut_down(&mut self, cx: &Cx<'_>) {
+        let plan = self.faults.at(Occasion::Shutdown, cx.now);
+        if self.ended_by(cx, &plan) || plan.never_shut_down {
+            return;
+        }
         let flushed = self.flush_all();
         if !flushed.is_success() {
             tracing::error!(status = %flushed, "the flush at shutdown failed");
@@ -387,6 +394,7 @@ impl Machine {
     fn refresh_faults(&mut self, cx: &Cx<'_>) {
         if self.faults.is_stale(&cx.shared.faults) {
             self.faults.refresh(&cx.shared.faults);
+            self.cache_writes();
             self.slow = true;
         }
     }
@@ -425,6 +433,9 @@ impl Machine {
         if self.slow && cx.timed {
             done += self.run_jobs(cx) + self.drain_outbox(cx);
             self.slow = !(self.jobs.is_empty() && self.outbox.is_empty() && self.faults.is_empty());
+            if !self.slow {
+                self.cache_writes();
+            }
         }
         let queues = self.live.len();
         for _ in 0..queues {

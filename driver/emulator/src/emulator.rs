@@ -172,6 +172,7 @@ impl Emulator {
         let runner = std::mem::replace(&mut *self.0.runner.lock(), Runner::Stopped);
         // First of all, and enough for itself: every batch asks the table, which is locked now.
         self.0.shared.iommu.sever();
+        self.0.shared.bar.unplug();
         self.0.shared.bar.remove();
         match runner {
             Runner::Task(handle) => handle.join(),
@@ -233,8 +234,31 @@ impl Emulator {
     /// Takes the device off the bus, now: registers read all ones, for ever, and the controller
     /// stops as soon as it notices. Unlike [`stop`](Self::stop) it proves nothing about DMA.
     pub fn remove(&self) {
+        self.0.shared.bar.unplug();
         self.0.shared.bar.remove();
         self.0.shared.bar.wake();
+    }
+
+    /// Turns the controller on again after a `power-cut`, as if it had just been plugged in: it is
+    /// disabled, knows no queues, and its namespaces hold what is left. False, and nothing happens,
+    /// when the power had not failed, or the controller was stopped.
+    ///
+    /// ```
+    /// use underpin_emulator::{Emulator, EmulatorConfig};
+    ///
+    /// let config: EmulatorConfig = "size=1m,fault=power-cut:torn@op=enable".parse()?;
+    /// let emulator = Emulator::new(config)?;
+    /// let mut core = emulator.inline_core();
+    /// emulator.write32(0x14, 0x0046_0001); // CC.EN
+    /// core.run_batch();
+    /// assert_eq!(emulator.read32(0x1c), u32::MAX, "CSTS of a device without power");
+    /// assert!(emulator.power_on());
+    /// core.run_batch();
+    /// assert_eq!(emulator.read32(0x1c), 0);
+    /// # Ok::<(), underpin_emulator::EmulatorError>(())
+    /// ```
+    pub fn power_on(&self) -> bool {
+        self.0.shared.bar.power_on()
     }
 
     /// Lets commands go on that a `hold` fault has held up to now.

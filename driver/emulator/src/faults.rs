@@ -10,7 +10,25 @@ use std::fmt;
 use std::time::Duration;
 use underpin_dma::rt::{Instant, Rng};
 
+/// What a power cut leaves of writes that were not flushed. Blocks are written whole or not at
+/// all, and so are writes within the power fail atomic write unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PowerLoss {
+    /// One of the others, drawn from the seed.
+    #[default]
+    Any,
+    /// `power-cut:lost`: nothing.
+    Lost,
+    /// `power-cut:torn`: the first so many writes, and some blocks of the next.
+    Torn,
+    /// `power-cut:reordered`: any blocks of any writes, whichever came first.
+    Reordered,
+}
+
 /// What goes wrong.
+///
+#[doc = include_str!("../FAULTS.md")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -49,11 +67,36 @@ pub enum FaultKind {
     ShortIdentify(u32),
     /// `garbage-identify`: an identify page is full of random bytes.
     GarbageIdentify,
+    /// `corrupt-cqe`: the completion is random but for its phase.
+    CorruptCqe,
+    /// `never-shut-down`: a shutdown is ignored; CSTS.SHST stays 0.
+    NeverShutDown,
+    /// `removed-zero`: the device is gone, and registers read zero.
+    RemovedZero,
+    /// `absurd-identify`: one field of an identify page is extreme.
+    AbsurdIdentify,
+    /// `garbage-log`: a log page is full of random bytes.
+    GarbageLog,
+    /// `ns-vanish`: the namespace that the command names is no longer there.
+    NamespaceGone,
+    /// `wrong-iova:0x1000`: data move so many bytes further on than the command says.
+    WrongIova(u32),
+    /// `corrupt-data`: one bit of a read or write is flipped.
+    CorruptData,
+    /// `dma-after-abort:1ms`: the command waits to be aborted; once it has been, and its
+    /// completion was written, its data move all the same, so much later.
+    DmaAfterAbort(Duration),
+    /// `cq-stall:5ms`: for so long nothing is written to the command's completion queue.
+    CqStall(Duration),
+    /// `power-cut`, `power-cut:torn`: the power fails: the device is gone, and writes that were
+    /// not flushed are lost, torn or reordered. See
+    /// [`Emulator::power_on`](crate::Emulator::power_on).
+    PowerCut(PowerLoss),
 }
 
 impl FaultKind {
     /// How many kinds there are; [`ordinal`](Self::ordinal) counts them from 0.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 27;
 
     /// The kind's number, the same for all its parameters: for tables.
     pub const fn ordinal(self) -> usize {
@@ -74,6 +117,17 @@ impl FaultKind {
             Self::Removed => 13,
             Self::ShortIdentify(_) => 14,
             Self::GarbageIdentify => 15,
+            Self::CorruptCqe => 16,
+            Self::NeverShutDown => 17,
+            Self::RemovedZero => 18,
+            Self::AbsurdIdentify => 19,
+            Self::GarbageLog => 20,
+            Self::NamespaceGone => 21,
+            Self::WrongIova(_) => 22,
+            Self::CorruptData => 23,
+            Self::DmaAfterAbort(_) => 24,
+            Self::CqStall(_) => 25,
+            Self::PowerCut(_) => 26,
         }
     }
 
@@ -96,6 +150,17 @@ impl FaultKind {
             Self::Removed => "removed",
             Self::ShortIdentify(_) => "short-identify",
             Self::GarbageIdentify => "garbage-identify",
+            Self::CorruptCqe => "corrupt-cqe",
+            Self::NeverShutDown => "never-shut-down",
+            Self::RemovedZero => "removed-zero",
+            Self::AbsurdIdentify => "absurd-identify",
+            Self::GarbageLog => "garbage-log",
+            Self::NamespaceGone => "ns-vanish",
+            Self::WrongIova(_) => "wrong-iova",
+            Self::CorruptData => "corrupt-data",
+            Self::DmaAfterAbort(_) => "dma-after-abort",
+            Self::CqStall(_) => "cq-stall",
+            Self::PowerCut(_) => "power-cut",
         }
     }
 }
@@ -119,10 +184,15 @@ pub enum FaultOp {
     Io,
     /// `op=admin`: every command of the admin queue.
     Admin,
-    /// `op=enable`: CC.EN is set. For `cfs`, `removed` and `never-ready`.
+    /// `op=log`: Get Log Page.
+    Log,
+    /// `op=enable`: CC.EN is set. For `never-ready`, and what ends the controller (`cfs`,
+    /// `removed`, `removed-zero`, `power-cut`).
     Enable,
-    /// `op=disable`: CC.EN is cleared. For `cfs`, `removed` and `never-disabled`.
+    /// `op=disable`: CC.EN is cleared. For `never-disabled`, and what ends the controller.
     Disable,
+    /// `op=shutdown`: CC.SHN is set. For `never-shut-down`, and what ends the controller.
+    Shutdown,
     /// `op=0x84`: this opcode, on whichever queue; name the queue with `q=`.
     Opcode(u8),
 }
@@ -270,14 +340,46 @@ impl Fault {
             12 => FaultKind::ControllerFatal,
             13 => FaultKind::Removed,
             14 => FaultKind::ShortIdentify(8 * rng.below(512) as u32),
-            _ => FaultKind::GarbageIdentify,
+            15 => FaultKind::GarbageIdentify,
+            16 => FaultKind::CorruptCqe,
+            17 => FaultKind::NeverShutDown,
+            18 => FaultKind::RemovedZero,
+            19 => FaultKind::AbsurdIdentify,
+            20 => FaultKind::GarbageLog,
+            21 => FaultKind::NamespaceGone,
+            22 => FaultKind::WrongIova(0x1000 << (5 * rng.below(4))),
+            23 => FaultKind::CorruptData,
+            24 => FaultKind::DmaAfterAbort(Duration::from_micros(1 + rng.below(10_000))),
+            25 => FaultKind::CqStall(Duration::from_micros(1 + rng.below(50_000))),
+            _ => {
+                const LOSSES: [PowerLoss; 4] = [
+                    PowerLoss::Any,
+                    PowerLoss::Lost,
+                    PowerLoss::Torn,
+                    PowerLoss::Reordered,
+                ];
+                FaultKind::PowerCut(rng.pick(&LOSSES).copied().unwrap_or_default())
+            }
         };
         let trigger = match kind {
             FaultKind::NeverReady => Trigger::FIRST.on(FaultOp::Enable),
             FaultKind::NeverDisabled => Trigger::FIRST.on(FaultOp::Disable),
-            FaultKind::ShortIdentify(_) | FaultKind::GarbageIdentify => Trigger::FIRST
+            FaultKind::NeverShutDown => Trigger::FIRST.on(FaultOp::Shutdown),
+            FaultKind::ShortIdentify(_)
+            | FaultKind::GarbageIdentify
+            | FaultKind::AbsurdIdentify => Trigger::FIRST
                 .on(FaultOp::Identify)
                 .from_nth(1 + rng.below(3)),
+            FaultKind::GarbageLog => Trigger::FIRST.on(FaultOp::Log),
+            FaultKind::NamespaceGone | FaultKind::CorruptData => {
+                const OPS: [FaultOp; 3] = [FaultOp::Read, FaultOp::Write, FaultOp::Io];
+                let op = rng.pick(&OPS).copied().unwrap_or_default();
+                Trigger::FIRST.on(op).from_nth(1 + rng.below(4))
+            }
+            FaultKind::DmaAfterAbort(_) => Trigger::FIRST
+                .on(FaultOp::Io)
+                .from_nth(1 + rng.below(8))
+                .times(4),
             _ => {
                 const OPS: [FaultOp; 6] = [
                     FaultOp::Any,

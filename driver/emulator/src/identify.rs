@@ -67,7 +67,8 @@ impl Identity {
         const NVM_COMMAND_SET: u8 = 0;
         let namespace = || {
             let index = (command.nsid.0 as usize).wrapping_sub(1);
-            namespaces.get(index).ok_or(NO_NAMESPACE)
+            let found = namespaces.get(index).filter(|namespace| !namespace.gone);
+            found.ok_or(NO_NAMESPACE)
         };
         match command.cns {
             Cns::CONTROLLER => Ok(*self.controller.as_bytes()),
@@ -77,7 +78,8 @@ impl Identity {
                 if command.nsid.0 >= 0xffff_fffe {
                     return Err(NO_NAMESPACE);
                 }
-                let nsids = namespaces.iter().map(|namespace| Nsid(namespace.nsid));
+                let there = namespaces.iter().filter(|namespace| !namespace.gone);
+                let nsids = there.map(|namespace| Nsid(namespace.nsid));
                 let list = NamespaceList::from_nsids(nsids.filter(|nsid| *nsid > command.nsid));
                 Ok(*list.as_bytes())
             }

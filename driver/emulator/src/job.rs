@@ -8,11 +8,14 @@ use crate::iommu::Mappings;
 use crate::nvm::Transfer;
 use crate::walk::{PrpWalk, Segment};
 use underpin_dma::rt::Instant;
-use underpin_nvme_spec::{AdminOpcode, Cid, Cqe, Qid, Sqe, Status};
+use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe, Status};
 
 /// Commands in progress before fetching from I/O queues stops. Admin commands may go beyond: an
 /// I/O queue whose commands are all held must not lock out the command that deletes it.
 const MAX_JOBS: usize = 4096;
+
+/// The phase tag in the second half of a completion.
+const PHASE: u64 = 1 << 48;
 
 /// What a job waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ enum Wait {
     Until(Instant),
     /// For one release more than there were.
     Released(u64),
+    /// For its own end.
+    Aborted,
 }
 
 /// Bytes on their way to the host: an identify page or a log page.
@@ -46,6 +51,16 @@ impl Reply {
             limit: bytes.len(),
             bytes,
         }
+    }
+
+    /// The bytes, to be spoiled.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    /// Writes no more than the first `len_bytes` of them.
+    pub(crate) fn cut_to(&mut self, len_bytes: usize) {
+        self.limit = self.limit.min(len_bytes);
     }
 
     /// Moves up to `chunk` bytes. True when all are written.
@@ -133,12 +148,19 @@ impl Machine {
     /// Makes a job of a fetched command, as its faults have it.
     pub(crate) fn accept(&mut self, cx: &Cx<'_>, qid: u16, cqid: u16, sqe: Sqe) {
         let plan = self.faults.at(Occasion::Command { qid, sqe }, cx.now);
-        if plan.removed {
-            return self.remove(cx);
+        if self.ended_by(cx, &plan) {
+            return;
         }
-        if plan.fatal {
-            return self.fail(cx, "a fault");
+        if plan.namespace_gone {
+            self.vanish(sqe.nsid().0);
         }
+        if let Some(time) = plan.cq_stall {
+            self.stall(cqid, cx.now + time);
+        }
+        let sqe = match plan.wrong_iova {
+            Some(offset) => Self::misplace(sqe, offset),
+            None => sqe,
+        };
         let mut job = Job {
             qid,
             cqid,
@@ -153,6 +175,9 @@ impl Machine {
         }
         if plan.hold {
             job.wait = Wait::Released(cx.shared.faults.releases());
+        }
+        if plan.dma_after_abort.is_some() {
+            job.wait = Wait::Aborted;
         }
         if let Some(delay) = plan.late_dma {
             self.finish(&job, Status::SUCCESS, 0);
@@ -189,6 +214,7 @@ impl Machine {
         match job.wait {
             Wait::Nothing => true,
             Wait::Until(until) => until <= cx.now,
+            Wait::Aborted => false,
             Wait::Released(seen) => cx.shared.faults.releases() != seen,
         }
     }
@@ -199,7 +225,7 @@ impl Machine {
             Wait::Until(until) => Some(until),
             _ => None,
         });
-        times.min()
+        times.chain(self.next_stall_end()).min()
     }
 
     /// Runs every job that can go on, to its end, in the order they came.
@@ -254,8 +280,8 @@ impl Machine {
                 Begun::Transfer(transfer) => job.work = Some(Work::Transfer(transfer)),
                 Begun::Reaction(Reaction::Done(status, dw0)) => return Some((status, dw0)),
                 Begun::Reaction(Reaction::Reply(mut reply)) => {
-                    if job.qid == 0 && AdminOpcode(job.sqe.opcode()) == AdminOpcode::IDENTIFY {
-                        self.spoil(&job.plan, &mut reply);
+                    if job.qid == 0 {
+                        self.spoil(&job.sqe, &job.plan, &mut reply);
                     }
                     job.work = Some(Work::Reply(reply));
                 }
@@ -276,25 +302,13 @@ impl Machine {
                 reply.advance(&mut self.bus, cx.map, who, chunk)
             }
         };
+        if let (Work::Transfer(transfer), Ok(true), true) = (&*work, moved, job.plan.corrupt_data) {
+            self.flip_a_bit(cx, transfer, who);
+        }
         match moved {
             Ok(false) => None,
             Ok(true) => Some((Status::SUCCESS, 0)),
             Err(status) => Some((status, 0)),
-        }
-    }
-
-    /// Spoils an identify page, as the faults have it.
-    fn spoil(&mut self, plan: &Plan, reply: &mut Reply) {
-        if plan.garbage_identify {
-            for chunk in reply.bytes.chunks_mut(8) {
-                let random = self.rng.next_u64().to_le_bytes();
-                for (byte, random) in chunk.iter_mut().zip(random) {
-                    *byte = random;
-                }
-            }
-        }
-        if let Some(len_bytes) = plan.short_identify {
-            reply.limit = reply.limit.min(len_bytes as usize);
         }
     }
 
@@ -349,6 +363,9 @@ impl Machine {
 
     /// True when completion queue `cqid` has room for one more, or is gone.
     pub(crate) fn has_room(&mut self, cx: &Cx<'_>, cqid: u16) -> bool {
+        if !self.stalls.is_empty() && self.is_stalled(cx, cqid) {
+            return false;
+        }
         let looked = {
             let Some(cq) = self.cqs.get_mut(usize::from(cqid)).and_then(Option::as_mut) else {
                 return true;
@@ -406,12 +423,18 @@ impl Machine {
             true => (entries + self.rng.below(u64::from(65536 - entries)) as u32) as u16,
             false => head as u16,
         };
+        let garbage = plan
+            .corrupt_cqe
+            .then(|| [self.rng.next_u64(), self.rng.next_u64()]);
         for _ in 0..1 + usize::from(plan.duplicate) {
             if cq.room() == 0 {
                 break;
             }
-            cq.post(&self.bus, plan.corrupt_phase, |phase| {
-                Cqe::new(out.dw0, 0, sqhd, Qid(sqid), Cid(cid), phase, out.status)
+            cq.post(&self.bus, plan.corrupt_phase, |phase| match garbage {
+                Some([low, high]) => {
+                    Cqe::from_u64s([low, high & !PHASE | (PHASE * u64::from(phase))])
+                }
+                None => Cqe::new(out.dw0, 0, sqhd, Qid(sqid), Cid(cid), phase, out.status),
             });
             self.stats.completions += 1;
         }
@@ -424,8 +447,13 @@ impl Machine {
         let Some(index) = self.jobs.iter().position(|job| waits(job)) else {
             return false;
         };
-        let job = self.jobs.remove(index);
+        let mut job = self.jobs.remove(index);
         self.finish(&job, status, 0);
+        if let Some(delay) = job.plan.dma_after_abort {
+            job.told = true;
+            job.wait = Wait::Until(self.faults.now() + delay);
+            self.jobs.insert(index, job);
+        }
         true
     }
 
@@ -444,7 +472,7 @@ impl Machine {
         let jobs = std::mem::take(&mut self.jobs);
         let (mine, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.qid == qid);
         self.jobs = others;
-        for job in mine.iter().filter(|job| !job.told) {
+        for mut job in mine.into_iter().filter(|job| !job.told) {
             ended.push(Outgoing {
                 sqid: qid,
                 cqid: job.cqid,
@@ -453,6 +481,11 @@ impl Machine {
                 dw0: 0,
                 plan: Plan::default(),
             });
+            if let Some(delay) = job.plan.dma_after_abort {
+                job.told = true;
+                job.wait = Wait::Until(cx.now + delay);
+                self.jobs.push(job);
+            }
         }
         for out in &ended {
             if self.has_room(cx, out.cqid) {

@@ -13,8 +13,7 @@
 //! - All randomness comes from the configured seed and all time from the caller of a step, so a
 //!   run in simulation can be repeated.
 //!
-//! Not there yet: interrupts, asynchronous events (requests are held), a volatile cache that can
-//! lose what was not flushed.
+//! Not there yet: interrupts, asynchronous events (requests are held).
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -29,8 +28,10 @@ mod identify;
 mod iommu;
 mod job;
 mod media;
+mod mischief;
 mod namespace;
 mod nvm;
+mod power;
 mod queues;
 mod referee;
 mod shadow;
@@ -42,7 +43,7 @@ mod walk;
 pub use config::{EmulatorConfig, Media, NamespaceConfig};
 pub use emulator::{Emulator, InlineCore};
 pub use error::EmulatorError;
-pub use faults::{Fault, FaultKind, FaultOp, FaultParseError, FaultReport, Trigger};
+pub use faults::{Fault, FaultKind, FaultOp, FaultParseError, FaultReport, PowerLoss, Trigger};
 pub use iommu::{Direction, IommuFault};
 pub use referee::{Referee, Violation, ViolationKind};
 pub use stats::EmulatorStats;

@@ -3,6 +3,8 @@
 use crate::EmulatorError;
 use crate::config::{EmulatorConfig, NamespaceConfig};
 use crate::media::Medium;
+use crate::power::Cache;
+use underpin_nvme_spec::Status;
 
 /// One namespace.
 #[derive(Debug)]
@@ -16,6 +18,12 @@ pub(crate) struct Namespace {
     pub(crate) nawun: Option<u16>,
     pub(crate) nawupf: Option<u16>,
     pub(crate) atomic_boundary: u16,
+    /// So many blocks are written whole or not at all when the power fails.
+    pub(crate) power_fail_blocks: u64,
+    /// Writes that a power cut may take away, while there may be one.
+    pub(crate) cache: Option<Box<Cache>>,
+    /// It is not there any more. It has no blocks then.
+    pub(crate) gone: bool,
 }
 
 impl Namespace {
@@ -35,6 +43,25 @@ impl Namespace {
             nawun: namespace.nawun,
             nawupf: namespace.nawupf,
             atomic_boundary: namespace.atomic_boundary,
+            power_fail_blocks: u64::from(namespace.nawupf.unwrap_or(config.awupf)) + 1,
+            cache: None,
+            gone: false,
         })
+    }
+
+    /// From now on it is not there.
+    pub(crate) fn vanish(&mut self) {
+        self.gone = true;
+        // So that the one look at the range, which every transfer takes, suffices.
+        self.blocks = 0;
+    }
+
+    /// Why a range of blocks was refused.
+    #[cold]
+    pub(crate) fn refusal(&self) -> Status {
+        match self.gone {
+            true => Status::INVALID_NAMESPACE_OR_FORMAT.with_do_not_retry(),
+            false => Status::LBA_OUT_OF_RANGE.with_do_not_retry(),
+        }
     }
 }

@@ -5,6 +5,7 @@ use crate::bus::{Blocked, Bus, Who};
 use crate::iommu::{Direction, Mappings};
 use crate::media::{Medium, MediumError};
 use crate::namespace::Namespace;
+use crate::power::Cache;
 use crate::walk::{PrpWalk, Segment, without_list};
 use underpin_nvme_spec::nvm::ReadWrite;
 use underpin_nvme_spec::{Nsid, NvmOpcode, Sqe, Status};
@@ -65,6 +66,18 @@ pub(crate) struct Transfer {
     /// To be made durable before it completes.
     durable: bool,
     stage: Option<Stage>,
+    /// Its number in the namespace's cache, once a write has begun there.
+    cached: Option<u64>,
+}
+
+/// The last byte that a transfer has moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastByte {
+    pub(crate) namespace: usize,
+    pub(crate) direction: Direction,
+    /// Of the medium.
+    pub(crate) at: u64,
+    pub(crate) iova: u64,
 }
 
 /// The data of an atomic transfer: read from the medium at once and written to it at once,
@@ -106,7 +119,7 @@ impl Checked {
         };
         let blocks = u64::from(command.blocks);
         if blocks > namespace.blocks || command.slba.0 > namespace.blocks - blocks {
-            return Err(Status::LBA_OUT_OF_RANGE.with_do_not_retry());
+            return Err(namespace.refusal());
         }
         let len_bytes = blocks << namespace.lba_shift;
         if len_bytes > limits.max_bytes {
@@ -255,6 +268,7 @@ impl Transfer {
             walk: PrpWalk::new(sqe.prp1(), sqe.prp2(), len_bytes, limits.page_bytes),
             durable,
             stage: stage.filter(|_| namespace.medium.has_bytes()),
+            cached: None,
         })
     }
 
@@ -270,7 +284,12 @@ impl Transfer {
         let Some(namespace) = namespaces.get_mut(self.namespace) else {
             return Err(INVALID_NAMESPACE);
         };
-        let medium = &mut namespace.medium;
+        let Namespace { medium, cache, .. } = namespace;
+        if self.direction == Direction::FromHost
+            && let (None, Some(cache)) = (self.cached, cache.as_mut())
+        {
+            self.cached = Some(cache.begin(self.at, self.left));
+        }
         if let Some(stage) = &mut self.stage
             && !stage.filled
             && self.direction == Direction::ToHost
@@ -306,7 +325,11 @@ impl Transfer {
                     });
                 moved.map_err(|trouble| trouble.status(direction))?;
             } else {
-                move_bytes(medium, self.at, bus, map, (iova, len), direction, who)?;
+                let (at, cached) = (self.at, self.cached);
+                let before = Before::of(medium, cache.is_some() && cached.is_some(), at, len);
+                let moved = move_bytes(medium, at, bus, map, (iova, len), direction, who);
+                before.note(medium, cache, cached);
+                moved?;
             }
             self.segment.iova = iova.wrapping_add(len);
             self.segment.len_bytes -= len;
@@ -317,13 +340,65 @@ impl Transfer {
         if let Some(stage) = &self.stage
             && self.direction == Direction::FromHost
         {
+            let (len, cached) = (stage.bytes.len() as u64, self.cached);
+            let before = Before::of(medium, cache.is_some() && cached.is_some(), stage.base, len);
             let written = medium.write_bytes(stage.base, &stage.bytes);
+            before.note(medium, cache, cached);
             written.map_err(|_| Status::WRITE_FAULT)?;
         }
         if self.durable {
             medium.flush().map_err(|_| Status::WRITE_FAULT)?;
+            if let (Some(cache), Some(write)) = (cache.as_mut(), self.cached) {
+                cache.harden(write);
+            }
         }
         Ok(true)
+    }
+
+    /// The last byte moved, if any was.
+    pub(crate) fn last_byte(&self) -> Option<LastByte> {
+        let at = self.at.checked_sub(1)?;
+        Some(LastByte {
+            namespace: self.namespace,
+            direction: self.direction,
+            at,
+            iova: self.segment.iova.wrapping_sub(1),
+        })
+    }
+}
+
+/// What a piece of the medium held before it was written, for the cache.
+struct Before {
+    at: u64,
+    old: Vec<u8>,
+}
+
+impl Before {
+    /// Empty unless `wanted`.
+    fn of(medium: &Medium, wanted: bool, at: u64, len_bytes: u64) -> Self {
+        let old = match wanted {
+            true => read_back(medium, at, len_bytes as usize),
+            false => Vec::new(),
+        };
+        Self { at, old }
+    }
+
+    fn note(self, medium: &Medium, cache: &mut Option<Box<Cache>>, write: Option<u64>) {
+        if let (Some(cache), Some(write)) = (cache, write)
+            && !self.old.is_empty()
+        {
+            let new = read_back(medium, self.at, self.old.len());
+            cache.note(write, self.at, self.old, new);
+        }
+    }
+}
+
+/// Nothing when the medium fails, or has no bytes.
+fn read_back(medium: &Medium, at: u64, len_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len_bytes];
+    match medium.has_bytes() && medium.read_bytes(at, &mut bytes).is_ok() {
+        true => bytes,
+        false => Vec::new(),
     }
 }
 
@@ -331,8 +406,11 @@ impl Transfer {
 pub(crate) fn flush(namespaces: &mut [Namespace], nsid: Nsid) -> Status {
     let mut flushed = false;
     for namespace in namespaces {
-        if nsid == Nsid::ALL || nsid == Nsid(namespace.nsid) {
+        if (nsid == Nsid::ALL || nsid == Nsid(namespace.nsid)) && !namespace.gone {
             flushed = true;
+            if let Some(cache) = &mut namespace.cache {
+                cache.flush();
+            }
             if namespace.medium.flush().is_err() {
                 return Status::WRITE_FAULT;
             }

@@ -339,7 +339,7 @@ fn spoiled_identify_pages() {
 fn random_faults_all_fire() {
     let mut rng = Rng::seeded(2);
     let mut count = [0_u32; FaultKind::COUNT];
-    for round in 0..320 {
+    for round in 0..640 {
         let mut config = config("size=1m");
         let fault = Fault::random(&mut rng);
         config.faults.push(fault);
@@ -373,6 +373,12 @@ fn workload(host: &mut Host) {
                 .to_sqe(),
             );
         }
+        host.try_admin(
+            Sqe::new()
+                .with_opcode(0x02)
+                .with_cdw10(0x7f_0002)
+                .with_prp1(host.admin.sq_buf.iova().get() + 0x800),
+        );
         let mut pair = host.pair(1, 32);
         host.try_admin(Host::create_cq_of(&pair).to_sqe());
         host.try_admin(Host::create_sq_of(&pair).to_sqe());
@@ -384,6 +390,9 @@ fn workload(host: &mut Host) {
             }
         }
     }
+    let cc = host.cc(true).with_shn(1);
+    host.emu.write32(offset::CC, cc.0);
+    let _ = host.wait(|| (host.csts().shst() == 2).then_some(()));
     host.emu.write32(offset::CC, host.cc(false).0);
     let _ = host.wait(|| (!host.csts().rdy()).then_some(()));
 }

@@ -1,6 +1,6 @@
 //! Faults as text, read with errors that name the place, and written so that they read back.
 //! Conditions are joined by `+` (or `,`), so that a fault fits into a device URL.
-use super::{Fault, FaultKind, FaultOp, Trigger};
+use super::{Fault, FaultKind, FaultOp, PowerLoss, Trigger};
 use crate::text::{duration, nearest, number, parse_duration};
 use std::fmt;
 use std::str::FromStr;
@@ -37,18 +37,37 @@ const KINDS: [&str; FaultKind::COUNT] = [
     "removed",
     "short-identify",
     "garbage-identify",
+    "corrupt-cqe",
+    "never-shut-down",
+    "removed-zero",
+    "absurd-identify",
+    "garbage-log",
+    "ns-vanish",
+    "wrong-iova",
+    "corrupt-data",
+    "dma-after-abort",
+    "cq-stall",
+    "power-cut",
+];
+const LOSSES: [(&str, PowerLoss); 4] = [
+    ("any", PowerLoss::Any),
+    ("lost", PowerLoss::Lost),
+    ("torn", PowerLoss::Torn),
+    ("reordered", PowerLoss::Reordered),
 ];
 const CONDITIONS: [&str; 7] = ["q", "op", "nsid", "lba", "nth", "count", "p"];
-const OPS: [(&str, FaultOp); 9] = [
+const OPS: [(&str, FaultOp); 11] = [
     ("any", FaultOp::Any),
     ("read", FaultOp::Read),
     ("write", FaultOp::Write),
     ("flush", FaultOp::Flush),
     ("identify", FaultOp::Identify),
+    ("log", FaultOp::Log),
     ("io", FaultOp::Io),
     ("admin", FaultOp::Admin),
     ("enable", FaultOp::Enable),
     ("disable", FaultOp::Disable),
+    ("shutdown", FaultOp::Shutdown),
 ];
 
 /// A text and the place in it that is being read.
@@ -157,7 +176,11 @@ impl<'a> Reader<'a> {
         let wanted = match kind {
             FaultKind::NeverReady => Some(FaultOp::Enable),
             FaultKind::NeverDisabled => Some(FaultOp::Disable),
-            FaultKind::ShortIdentify(_) | FaultKind::GarbageIdentify => Some(FaultOp::Identify),
+            FaultKind::NeverShutDown => Some(FaultOp::Shutdown),
+            FaultKind::ShortIdentify(_)
+            | FaultKind::GarbageIdentify
+            | FaultKind::AbsurdIdentify => Some(FaultOp::Identify),
+            FaultKind::GarbageLog => Some(FaultOp::Log),
             _ => None,
         };
         if let Some(wanted) = wanted {
@@ -167,9 +190,18 @@ impl<'a> Reader<'a> {
             }
             trigger.op = wanted;
         }
-        let of_registers = matches!(trigger.op, FaultOp::Enable | FaultOp::Disable);
-        let may = matches!(kind, FaultKind::ControllerFatal | FaultKind::Removed)
-            || wanted == Some(trigger.op);
+        let of_registers = matches!(
+            trigger.op,
+            FaultOp::Enable | FaultOp::Disable | FaultOp::Shutdown
+        );
+        let ends_all = matches!(
+            kind,
+            FaultKind::ControllerFatal
+                | FaultKind::Removed
+                | FaultKind::RemovedZero
+                | FaultKind::PowerCut(_)
+        );
+        let may = ends_all || wanted == Some(trigger.op);
         if of_registers && !may {
             let what = format!("`{}` needs a command to happen at", kind.name());
             return Err(self.error(text, what));
@@ -222,6 +254,36 @@ impl<'a> Reader<'a> {
                 },
             }),
             "garbage-identify" => FaultKind::GarbageIdentify,
+            "corrupt-cqe" => FaultKind::CorruptCqe,
+            "never-shut-down" => FaultKind::NeverShutDown,
+            "removed-zero" => FaultKind::RemovedZero,
+            "absurd-identify" => FaultKind::AbsurdIdentify,
+            "garbage-log" => FaultKind::GarbageLog,
+            "ns-vanish" => FaultKind::NamespaceGone,
+            "wrong-iova" => FaultKind::WrongIova(match parameter {
+                None => 0x1000,
+                Some(parameter) => match self.small(parameter)? {
+                    right if right % 4 != 0 || right == 0 => {
+                        let what = "addresses are off by a multiple of 4 bytes";
+                        return Err(self.error(parameter, what));
+                    }
+                    offset => offset,
+                },
+            }),
+            "corrupt-data" => FaultKind::CorruptData,
+            "dma-after-abort" => FaultKind::DmaAfterAbort(time(Duration::from_millis(1))?),
+            "cq-stall" => FaultKind::CqStall(time(Duration::from_millis(1))?),
+            "power-cut" => FaultKind::PowerCut(match parameter.map(str::trim) {
+                None => PowerLoss::Any,
+                Some(word) => match LOSSES.iter().find(|(name, _)| *name == word) {
+                    Some(&(_, loss)) => loss,
+                    None => {
+                        let near = nearest(word, &LOSSES.map(|(name, _)| name));
+                        let what = format!("no such loss; did you mean `{near}`?");
+                        return Err(self.error(word, what));
+                    }
+                },
+            }),
             other => {
                 let near = nearest(other, &KINDS);
                 return Err(self.error(name, format!("no such fault; did you mean `{near}`?")));
@@ -233,6 +295,10 @@ impl<'a> Reader<'a> {
                 | FaultKind::Delay(_)
                 | FaultKind::LateDma(_)
                 | FaultKind::ShortIdentify(_)
+                | FaultKind::WrongIova(_)
+                | FaultKind::DmaAfterAbort(_)
+                | FaultKind::CqStall(_)
+                | FaultKind::PowerCut(_)
         );
         match parameter {
             Some(parameter) if !takes => {
@@ -287,8 +353,16 @@ impl fmt::Display for FaultKind {
         f.write_str(self.name())?;
         match self {
             Self::Status(status) => write!(f, ":{status:#x}"),
-            Self::Delay(time) | Self::LateDma(time) => write!(f, ":{}", duration(*time)),
+            Self::Delay(time)
+            | Self::LateDma(time)
+            | Self::DmaAfterAbort(time)
+            | Self::CqStall(time) => write!(f, ":{}", duration(*time)),
             Self::ShortIdentify(len_bytes) => write!(f, ":{len_bytes}"),
+            Self::WrongIova(offset) => write!(f, ":{offset:#x}"),
+            Self::PowerCut(loss) if *loss != PowerLoss::Any => {
+                let name = LOSSES.iter().find(|(_, known)| known == loss);
+                write!(f, ":{}", name.map_or("any", |(name, _)| name))
+            }
             _ => Ok(()),
         }
     }
@@ -340,7 +414,7 @@ mod tests {
     fn text_round_trips_and_every_kind_comes_up() {
         let mut rng = Rng::seeded(11);
         let mut seen = [0; FaultKind::COUNT];
-        for _ in 0..4000 {
+        for _ in 0..8000 {
             let fault = Fault::random(&mut rng);
             let text = fault.to_string();
             assert_eq!(text.parse::<Fault>().unwrap(), fault, "{text}");
@@ -352,6 +426,22 @@ mod tests {
             let kind = text.parse::<Fault>().unwrap().kind;
             assert_eq!((kind.ordinal(), kind.name()), (ordinal, *name));
         }
+    }
+
+    /// The table that the documentation refers to has a row for each kind, and no other.
+    #[test]
+    fn every_kind_is_in_the_table_of_the_documentation() {
+        let told: Vec<&str> = include_str!("../../FAULTS.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split(['`', ':']).next())
+            .collect();
+        let mut missing = KINDS.iter().filter(|kind| !told.contains(kind));
+        assert_eq!(missing.next(), None);
+        let conditions = CONDITIONS.map(|condition| format!("{condition}="));
+        let mut unknown = told.iter().filter(|word| {
+            !KINDS.contains(word) && !conditions.iter().any(|known| word.starts_with(known))
+        });
+        assert_eq!(unknown.next(), None);
     }
 
     #[test]
@@ -402,6 +492,9 @@ mod tests {
             ("delay:5", 6, "5", "a time"),
             ("never-ready@op=read", 0, "never-ready@op=read", "op=enable"),
             ("drop@op=enable", 0, "drop@op=enable", "a command"),
+            ("wrong-iova:2", 11, "2", "multiple of 4"),
+            ("power-cut:tron", 10, "tron", "`torn`"),
+            ("garbage-log@op=read", 0, "garbage-log@op=read", "op=log"),
         ] {
             let error = Fault::parse_list(text).unwrap_err();
             assert_eq!(

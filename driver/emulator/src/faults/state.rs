@@ -1,6 +1,6 @@
 //! Decides at each occasion which faults fire, and keeps count of them.
 //! The board is shared with the handle; the controller's own list is brought up to date from it.
-use super::{Fault, FaultKind, FaultOp, FaultReport};
+use super::{Fault, FaultKind, FaultOp, FaultReport, PowerLoss};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,6 +81,8 @@ pub(crate) enum Occasion {
     Enable,
     /// CC.EN was cleared.
     Disable,
+    /// CC.SHN was set.
+    Shutdown,
 }
 
 /// What the faults that fired make of one command, or of a change of CC.EN.
@@ -102,6 +104,17 @@ pub(crate) struct Plan {
     pub(crate) removed: bool,
     pub(crate) short_identify: Option<u32>,
     pub(crate) garbage_identify: bool,
+    pub(crate) corrupt_cqe: bool,
+    pub(crate) never_shut_down: bool,
+    pub(crate) removed_zero: bool,
+    pub(crate) absurd_identify: bool,
+    pub(crate) garbage_log: bool,
+    pub(crate) namespace_gone: bool,
+    pub(crate) wrong_iova: Option<u32>,
+    pub(crate) corrupt_data: bool,
+    pub(crate) dma_after_abort: Option<Duration>,
+    pub(crate) cq_stall: Option<Duration>,
+    pub(crate) power_cut: Option<PowerLoss>,
 }
 
 impl Plan {
@@ -123,6 +136,17 @@ impl Plan {
             FaultKind::Removed => self.removed = true,
             FaultKind::ShortIdentify(len_bytes) => self.short_identify = Some(len_bytes),
             FaultKind::GarbageIdentify => self.garbage_identify = true,
+            FaultKind::CorruptCqe => self.corrupt_cqe = true,
+            FaultKind::NeverShutDown => self.never_shut_down = true,
+            FaultKind::RemovedZero => self.removed_zero = true,
+            FaultKind::AbsurdIdentify => self.absurd_identify = true,
+            FaultKind::GarbageLog => self.garbage_log = true,
+            FaultKind::NamespaceGone => self.namespace_gone = true,
+            FaultKind::WrongIova(offset) => self.wrong_iova = Some(offset),
+            FaultKind::CorruptData => self.corrupt_data = true,
+            FaultKind::DmaAfterAbort(time) => self.dma_after_abort = Some(time),
+            FaultKind::CqStall(time) => self.cq_stall = Some(time),
+            FaultKind::PowerCut(loss) => self.power_cut = Some(loss),
         }
     }
 }
@@ -133,6 +157,8 @@ pub(crate) struct FaultState {
     known: Vec<Arc<Counters>>,
     version: u64,
     rng: Rng,
+    /// The time of the last occasion.
+    now: Instant,
 }
 
 impl FaultState {
@@ -141,6 +167,7 @@ impl FaultState {
             known: Vec::new(),
             version: 0,
             rng,
+            now: Instant::START,
         }
     }
 
@@ -168,8 +195,24 @@ impl FaultState {
         })
     }
 
+    /// True when the power may fail yet, so that what is not flushed must be remembered.
+    pub(crate) fn may_cut_power(&self) -> bool {
+        self.known.iter().any(|counters| {
+            let fired = counters.fired.load(Ordering::Relaxed);
+            let count = counters.fault.trigger.count;
+            matches!(counters.fault.kind, FaultKind::PowerCut(_))
+                && count.is_none_or(|count| fired < count)
+        })
+    }
+
+    /// The time of the last occasion.
+    pub(crate) const fn now(&self) -> Instant {
+        self.now
+    }
+
     /// What goes wrong at this occasion.
     pub(crate) fn at(&mut self, occasion: Occasion, now: Instant) -> Plan {
+        self.now = now;
         let mut plan = Plan::default();
         for counters in &self.known {
             let Fault { kind, trigger } = counters.fault;
@@ -212,6 +255,7 @@ fn matches(fault: &Fault, occasion: Occasion) -> bool {
             let any = trigger.op == FaultOp::Any && fault.kind == FaultKind::NeverDisabled;
             return trigger.op == FaultOp::Disable || any;
         }
+        Occasion::Shutdown => return trigger.op == FaultOp::Shutdown,
         Occasion::Command { qid, sqe } => (qid, sqe),
     };
     let is_admin = qid == 0;
@@ -219,12 +263,26 @@ fn matches(fault: &Fault, occasion: Occasion) -> bool {
     let admin = |wanted: AdminOpcode| is_admin && opcode == wanted.0;
     let nvm = |wanted: NvmOpcode| !is_admin && opcode == wanted.0;
     let is_identify = admin(AdminOpcode::IDENTIFY);
+    let is_log = admin(AdminOpcode::GET_LOG_PAGE);
     let is_transfer = nvm(NvmOpcode::READ) || nvm(NvmOpcode::WRITE);
+    let has_data = is_identify || is_log || is_transfer;
     match fault.kind {
-        FaultKind::NeverReady | FaultKind::NeverDisabled => return false,
-        FaultKind::ShortIdentify(_) | FaultKind::GarbageIdentify if !is_identify => return false,
-        // Without data there is nothing to be late.
-        FaultKind::LateDma(_) if !is_identify && !is_transfer => return false,
+        FaultKind::NeverReady | FaultKind::NeverDisabled | FaultKind::NeverShutDown => {
+            return false;
+        }
+        FaultKind::ShortIdentify(_) | FaultKind::GarbageIdentify | FaultKind::AbsurdIdentify
+            if !is_identify =>
+        {
+            return false;
+        }
+        FaultKind::GarbageLog if !is_log => return false,
+        // Without data there is nothing to be late, wrong or misplaced.
+        FaultKind::LateDma(_) | FaultKind::WrongIova(_) if !has_data => return false,
+        FaultKind::CorruptData | FaultKind::DmaAfterAbort(_) if !is_transfer => return false,
+        // All namespaces at once are none of them.
+        FaultKind::NamespaceGone if is_admin || matches!(sqe.nsid().0, 0 | u32::MAX) => {
+            return false;
+        }
         _ => {}
     }
     let op = match trigger.op {
@@ -235,7 +293,8 @@ fn matches(fault: &Fault, occasion: Occasion) -> bool {
         FaultOp::Identify => is_identify,
         FaultOp::Io => !is_admin,
         FaultOp::Admin => is_admin && !admin(AdminOpcode::ASYNC_EVENT_REQUEST),
-        FaultOp::Enable | FaultOp::Disable => false,
+        FaultOp::Log => is_log,
+        FaultOp::Enable | FaultOp::Disable | FaultOp::Shutdown => false,
         FaultOp::Opcode(wanted) => opcode == wanted,
     };
     let lba = match trigger.lba {
