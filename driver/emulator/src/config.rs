@@ -39,6 +39,12 @@ pub struct NamespaceConfig {
     /// Blocks between boundaries that an atomic write must not cross, counted from 0 as on the
     /// wire (NABSN and NABSPF); 0: none.
     pub atomic_boundary: u16,
+    /// Write-protected: the file is opened for reading alone, and others may read it, too. It has
+    /// to be there, and large enough.
+    pub read_only: bool,
+    /// The command set that it says it is of: 0 NVM, 1 Key Value, 2 Zoned (NVMe Base 2.0,
+    /// figure 274). It is served as an NVM one all the same: for hosts that must not be fooled.
+    pub csi: u8,
 }
 
 impl Default for NamespaceConfig {
@@ -50,6 +56,8 @@ impl Default for NamespaceConfig {
             nawun: None,
             nawupf: None,
             atomic_boundary: 0,
+            read_only: false,
+            csi: 0,
         }
     }
 }
@@ -71,8 +79,11 @@ impl NamespaceConfig {
 /// | `media` | `ram`, `file`, `null` | `ram` |
 /// | `file` | a path (without commas); implies `media=file` | |
 /// | `lba` | `512`, `4096` | `512` |
+/// | `ro` | write-protected, from a file that others may read as well: `on`, `off` | `off` |
+/// | `csi` | the command set named in its descriptors: 0 NVM, 2 Zoned | `0` |
 /// | `ns` | how many namespaces, 1 to 64 | `1`, or the highest `nsK.` given |
-/// | `nsK.size`, `.media`, `.file`, `.lba`, `.nawun`, `.nawupf`, `.boundary` | of namespace K | as without the prefix, but for `file` |
+/// | `nsK.size`, `.media`, `.file`, `.lba`, `.nawun`, `.nawupf`, `.boundary`, `.ro`, `.csi` | of namespace K | as without the prefix, but for `file` |
+/// | `serial` | its serial number, up to 20 characters | one of its own |
 /// | `mdts` | longest transfer, as a power of two of smallest pages; `0`: none | `5` |
 /// | `queues` | I/O queue pairs granted | `16` |
 /// | `mqes` (`depth`) | entries of the longest queue, 2 to 65536 | `1024` |
@@ -90,6 +101,8 @@ impl NamespaceConfig {
 /// | `referee` | `on`: with a [`Referee`] of its own | `off` |
 /// | `mappings` | mappings the IOMMU takes | no limit |
 ///
+/// No key may be given twice but `fault`.
+///
 /// ```
 /// use underpin_emulator::{EmulatorConfig, Media};
 ///
@@ -105,6 +118,10 @@ impl NamespaceConfig {
 pub struct EmulatorConfig {
     /// A name for messages and its thread.
     pub name: String,
+    /// Its serial number, up to 20 printable ASCII characters; `None`: one of its own, made from
+    /// the seed and from the file of its first namespace or the number of the controller in this
+    /// process. EUI64 and NGUID of its namespaces follow from it.
+    pub serial: Option<String>,
     /// The namespaces; the first has NSID 1.
     pub namespaces: Vec<NamespaceConfig>,
     /// Longest transfer of a command: `2^mdts` smallest pages; 0: no limit.
@@ -154,6 +171,7 @@ impl Default for EmulatorConfig {
     fn default() -> Self {
         Self {
             name: "emu".to_owned(),
+            serial: None,
             namespaces: vec![NamespaceConfig::default()],
             mdts: 5,
             queues: 16,
@@ -180,13 +198,16 @@ impl Default for EmulatorConfig {
     }
 }
 
-const KEYS: [&str; 28] = [
-    "size", "media", "file", "lba", "nawun", "nawupf", "boundary", "ns", "mdts", "queues", "mqes",
-    "depth", "dbbuf", "vwc", "awun", "awupf", "dstrd", "mpsmin", "mpsmax", "to_ms", "crto_ms",
-    "enable", "step", "chunk", "seed", "fault", "referee", "mappings",
+/// The keys of one namespace, also after `nsK.`.
+const NAMESPACE_KEYS: &[&str] = &[
+    "size", "media", "file", "lba", "nawun", "nawupf", "boundary", "ro", "csi",
 ];
-/// The keys of one namespace, after `nsK.`.
-const NAMESPACE_KEYS: usize = 7;
+/// The keys of the controller.
+const CONTROLLER_KEYS: &[&str] = &[
+    "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "vwc", "awun", "awupf", "dstrd",
+    "mpsmin", "mpsmax", "to_ms", "crto_ms", "enable", "step", "chunk", "seed", "fault", "referee",
+    "mappings",
+];
 const MAX_NAMESPACES: usize = 64;
 
 fn refuse<T>(option: &str, what: impl Into<String>) -> Result<T, EmulatorError> {
@@ -256,6 +277,8 @@ impl Pair<'_> {
             },
             "nawun" => config.nawun = Some(self.within(0..=0xffff)?),
             "nawupf" => config.nawupf = Some(self.within(0..=0xffff)?),
+            "ro" => config.read_only = self.switch()?,
+            "csi" => config.csi = self.within(0..=0x3f)?,
             _ => config.atomic_boundary = self.within(0..=0xffff)?,
         }
         Ok(())
@@ -282,7 +305,8 @@ impl FromStr for EmulatorConfig {
     type Err = EmulatorError;
 
     fn from_str(text: &str) -> Result<Self, EmulatorError> {
-        let namespace_keys = KEYS.get(..NAMESPACE_KEYS).unwrap_or(&KEYS);
+        let all_keys = || -> Vec<&str> { [NAMESPACE_KEYS, CONTROLLER_KEYS].concat() };
+        let mut seen: Vec<(usize, &str)> = Vec::new();
         let mut config = Self::default();
         let mut common = NamespaceConfig::default();
         let mut count = 0_usize;
@@ -293,23 +317,30 @@ impl FromStr for EmulatorConfig {
             };
             let (key, value) = (key.trim(), value.trim());
             let pair = Pair { whole, key, value };
+            // Whichever of two values were taken, it might not be the one that was meant.
+            let place = prefixed(key).unwrap_or((0, if key == "depth" { "mqes" } else { key }));
+            if key != "fault" && seen.contains(&place) {
+                return refuse(whole, "it is given twice; leave one out");
+            }
+            seen.push(place);
             if let Some((number, key)) = prefixed(key) {
                 let pair = Pair { whole, key, value };
                 if !(1..=MAX_NAMESPACES).contains(&number) {
                     return refuse(whole, format!("namespaces are ns1 to ns{MAX_NAMESPACES}"));
                 }
-                if !namespace_keys.contains(&key) {
-                    return Err(pair.unknown(namespace_keys));
+                if !NAMESPACE_KEYS.contains(&key) {
+                    return Err(pair.unknown(NAMESPACE_KEYS));
                 }
                 own.push((number, pair));
                 continue;
             }
-            if namespace_keys.contains(&key) {
+            if NAMESPACE_KEYS.contains(&key) {
                 pair.namespace(&mut common)?;
                 continue;
             }
             match key {
                 "ns" => count = pair.within(1..=MAX_NAMESPACES as u64)?,
+                "serial" => config.serial = Some(value.to_owned()),
                 "mdts" => config.mdts = pair.within(0..=16)?,
                 "queues" => config.queues = pair.within(1..=4096)?,
                 "mqes" | "depth" => config.max_queue_entries = pair.within(2..=65536)?,
@@ -340,7 +371,7 @@ impl FromStr for EmulatorConfig {
                 },
                 "referee" => config.referee = pair.switch()?.then(Referee::new),
                 "mappings" => config.max_mappings = Some(pair.within(0..=u64::from(u32::MAX))?),
-                _ => return Err(pair.unknown(&KEYS)),
+                _ => return Err(pair.unknown(&all_keys())),
             }
         }
         let highest = own.iter().map(|&(number, _)| number).max().unwrap_or(1);
@@ -414,6 +445,10 @@ impl EmulatorConfig {
             if namespace.size_or_default() == 0 {
                 return refuse(&name, "it holds not a single block");
             }
+            if namespace.read_only && !matches!(namespace.media, Media::File(_)) {
+                let what = "ro=on needs file=PATH: what is never written is read from a file";
+                return refuse(&name, what);
+            }
             if let Media::File(path) = &namespace.media {
                 if path.as_os_str().is_empty() {
                     return refuse(
@@ -426,6 +461,15 @@ impl EmulatorConfig {
                     return refuse(&name, what);
                 }
                 paths.push(path);
+            }
+        }
+        if let Some(serial) = &self.serial {
+            let printable = serial.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+            if !printable || !(1..=20).contains(&serial.len()) {
+                return refuse(
+                    &format!("serial={serial}"),
+                    "a serial number has 1 to 20 printable ASCII characters",
+                );
             }
         }
         let count = self.namespaces.len();
@@ -464,7 +508,7 @@ mod tests {
         let config: EmulatorConfig = "size=8m,lba=4096,ns=3,ns2.size=4m,ns3.media=null,mdts=3,\
             queues=4,mqes=64,dbbuf=off,vwc=off,awun=7,awupf=3,nawun=15,dstrd=2,mpsmin=1,mpsmax=2,\
             to_ms=1000,crto_ms=2500,enable=3ms,step=on,chunk=64,seed=9,fault=drop@op=read+nth=2,\
-            fault=delay:1ms,referee=on,mappings=5"
+            fault=delay:1ms,referee=on,mappings=5,serial=S 1,ns2.csi=2"
             .parse()
             .unwrap();
         let sizes: Vec<_> = config.namespaces.iter().map(|ns| ns.size_bytes).collect();
@@ -496,6 +540,10 @@ mod tests {
         );
         assert_eq!((config.faults.len(), config.max_mappings), (2, Some(5)));
         assert!(config.referee.is_some());
+        assert_eq!(config.serial.as_deref(), Some("S 1"));
+        assert_eq!(config.namespaces[1].csi, 2);
+        let config: EmulatorConfig = "file=/x,ro=on".parse().unwrap();
+        assert!(config.namespaces[0].read_only);
     }
 
     /// Keys may come in any order; every documented key exists, and a wrong one names the near.
@@ -518,6 +566,11 @@ mod tests {
             ("fault=dorp", "`drop`"),
             ("fault=", "a fault is wanted"),
             ("dbbuf=maybe", "on or off"),
+            ("size=1g,size=2g", "twice"),
+            ("mqes=8,depth=8", "twice"),
+            ("ns2.lba=512,ns2.lba=512", "twice"),
+            ("ro=on", "file=PATH"),
+            ("serial=123456789012345678901", "1 to 20"),
         ] {
             let error = text.parse::<EmulatorConfig>().unwrap_err().to_string();
             assert!(error.contains(hint), "{text}: {error}");

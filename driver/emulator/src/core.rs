@@ -126,6 +126,7 @@ impl Machine {
                     ),
                 });
             }
+            opened.medium.claim()?;
             namespaces.push(opened);
         }
         let max_bytes = match config.mdts {
@@ -146,7 +147,7 @@ impl Machine {
         let mut rng = Rng::seeded(config.seed);
         let faults = FaultState::new(Rng::seeded(rng.next_u64()));
         Ok(Self {
-            identity: Identity::new(config),
+            identity: Identity::new(config, namespaces.iter().find_map(|ns| ns.medium.inode())),
             namespaces,
             limits: limits(&supports, 4096),
             features: Features::new(config.queues, config.vwc),
@@ -295,7 +296,7 @@ impl Machine {
         let (cap, aqa) = (bar.cap(), bar.aqa());
         // Base 2.0, 3.5.1: what the host must have set up before it enables.
         let right = (cap.mpsmin()..=cap.mpsmax()).contains(&cc.mps())
-            && cc.css() == 0
+            && (cc.css() == 0 || cc.css() == 0b110 && cap.css() & 1 << 6 != 0)
             && cc.ams() == 0
             && cc.iosqes() == 6
             && cc.iocqes() == 4

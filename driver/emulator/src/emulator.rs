@@ -285,13 +285,15 @@ fn bar(config: &EmulatorConfig) -> Bar {
     let timeout = units(config.timeout_ms).clamp(1, 255) as u8;
     let ready_ms = config.ready_timeout_ms.unwrap_or(config.timeout_ms);
     let crto = Crto(0).with_crwmt(units(ready_ms).clamp(1, 65535) as u16);
+    // The NVM command set; others are told apart by descriptors (bit 6, CC.CSS 110b).
+    let others = config.namespaces.iter().any(|ns| ns.csi != 0);
+    let css = 1 | u8::from(others) << 6;
     let cap = Cap(0)
         .with_mqes((config.max_queue_entries - 1) as u16)
         .with_cqr(true)
         .with_to(timeout)
         .with_dstrd(config.dstrd)
-        // The NVM command set.
-        .with_css(1)
+        .with_css(css)
         .with_mpsmin(config.mpsmin)
         .with_mpsmax(config.mpsmax)
         // Ready with media.

@@ -30,6 +30,19 @@ pub enum EmulatorError {
         source: std::io::Error,
     },
 
+    /// The file behind a namespace is the medium of another emulator, here or in another process:
+    /// two that write it would destroy each other's data.
+    #[error(
+        "{path:?} is in use by {}; end that, name another file, or open it with ro=on on both sides",
+        .holder.as_deref().unwrap_or("another program")
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Who holds it, where the system says so: the process's number and name.
+        holder: Option<String>,
+    },
+
     /// The memory behind a namespace could not be had.
     #[error("the memory of a namespace could not be had: {0}; choose a smaller size")]
     Memory(#[source] underpin_dma::Error),

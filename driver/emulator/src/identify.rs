@@ -1,7 +1,9 @@
 //! The identify pages that this controller answers with, made from its configuration.
-//! Identifiers are derived from name and seed, so that they are stable from run to run.
+//! Identifiers differ between controllers and are stable from run to run: they are derived from
+//! the serial number, and that from the seed and the medium's file or the controller's number.
 use crate::config::EmulatorConfig;
 use crate::namespace::Namespace;
+use std::sync::atomic::{AtomicU64, Ordering};
 use underpin_dma::rt::Rng;
 use underpin_nvme_spec::admin::{Cns, Identify};
 use underpin_nvme_spec::identify::{
@@ -18,6 +20,7 @@ pub(crate) const VERSION: Vs = Vs::new(2, 0, 0);
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     controller: Box<IdentifyController>,
+    /// Of all identifiers.
     seed: u64,
     /// As identify has it: of the controller, for namespaces without their own.
     awun: u16,
@@ -25,9 +28,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    pub(crate) fn new(config: &EmulatorConfig) -> Self {
+    /// `inode` is of the file that the controller alone uses, if there is one.
+    pub(crate) fn new(config: &EmulatorConfig, inode: Option<u64>) -> Self {
+        let (serial, seed) = serial(config, inode);
         let mut page = Box::new(IdentifyController::zeroed());
-        page.set_sn(&format!("EMU{:016x}", config.seed));
+        page.set_sn(&serial);
         page.set_mn("Underpin Emulator");
         page.set_fr(env!("CARGO_PKG_VERSION"));
         page.set_subnqn(&format!(
@@ -51,7 +56,7 @@ impl Identity {
         page.set_awupf(config.awupf);
         Self {
             controller: page,
-            seed: config.seed,
+            seed,
             awun: config.awun,
             awupf: config.awupf,
         }
@@ -84,7 +89,8 @@ impl Identity {
                 Ok(*list.as_bytes())
             }
             Cns::DESCRIPTORS => {
-                let (eui64, nguid) = self.identifiers(namespace()?.nsid);
+                let namespace = namespace()?;
+                let (eui64, nguid) = self.identifiers(namespace.nsid);
                 let list = NamespaceDescriptors::from_descriptors([
                     Descriptor {
                         nidt: Descriptor::EUI64,
@@ -96,7 +102,7 @@ impl Identity {
                     },
                     Descriptor {
                         nidt: Descriptor::CSI,
-                        nid: &[NVM_COMMAND_SET],
+                        nid: &[namespace.csi],
                     },
                 ]);
                 Ok(*list.as_bytes())
@@ -137,9 +143,26 @@ impl Identity {
             page.set_nabsn(namespace.atomic_boundary);
             page.set_nabspf(namespace.atomic_boundary);
         }
+        page.set_nsattr(u8::from(namespace.read_only));
         let (eui64, nguid) = self.identifiers(namespace.nsid);
         page.set_eui64(eui64);
         page.set_nguid(nguid);
         page
     }
+}
+
+/// The serial number, and the seed of the identifiers.
+fn serial(config: &EmulatorConfig, inode: Option<u64>) -> (String, u64) {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Moves with every controller, so that which number one has depends on nothing else of it.
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    if let Some(serial) = &config.serial {
+        let sum = serial.bytes().fold(config.seed, |sum, byte| {
+            Rng::seeded(sum ^ u64::from(byte)).next_u64()
+        });
+        return (serial.clone(), sum);
+    }
+    let unit = inode.unwrap_or(number << 32);
+    let seed = Rng::seeded(config.seed ^ unit.rotate_left(17)).next_u64();
+    (format!("EMU{seed:016x}"), seed)
 }

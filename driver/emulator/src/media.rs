@@ -1,6 +1,7 @@
 //! What a namespace's blocks are kept in: memory, a file of the host, or nowhere.
 //! Every medium moves bytes between itself and a window on host memory, and can be made durable.
 mod file;
+mod lock;
 mod ram;
 
 use crate::EmulatorError;
@@ -8,6 +9,7 @@ use crate::config::{Media, NamespaceConfig};
 use file::FileMedium;
 use ram::RamMedium;
 use underpin_dma::View;
+use underpin_nvme_spec::Status;
 
 /// The medium failed: the command ends with an unrecovered read error or a write fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,33 @@ impl Medium {
                 Ok((Self::File(medium), size_bytes))
             }
             Media::Null => Ok((Self::Null, config.size_or_default())),
+        }
+    }
+
+    /// Makes the medium this emulator's own, before anything is done to it.
+    pub(crate) fn claim(&self) -> Result<(), EmulatorError> {
+        match self {
+            Self::File(file) => file.claim(),
+            Self::Ram(_) | Self::Null => Ok(()),
+        }
+    }
+
+    /// Its file's number in its filesystem, if it has a file that it alone uses.
+    pub(crate) fn inode(&self) -> Option<u64> {
+        match self {
+            Self::File(file) if !file.is_read_only() => Some(file.inode()),
+            _ => None,
+        }
+    }
+
+    /// Why a write failed.
+    #[cold]
+    pub(crate) fn write_failure(&self) -> Status {
+        match self {
+            Self::File(file) if file.is_read_only() => {
+                Status::NAMESPACE_WRITE_PROTECTED.with_do_not_retry()
+            }
+            _ => Status::WRITE_FAULT,
         }
     }
 

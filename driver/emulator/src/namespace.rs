@@ -24,6 +24,8 @@ pub(crate) struct Namespace {
     pub(crate) cache: Option<Box<Cache>>,
     /// It is not there any more. It has no blocks then.
     pub(crate) gone: bool,
+    pub(crate) read_only: bool,
+    pub(crate) csi: u8,
 }
 
 impl Namespace {
@@ -46,6 +48,8 @@ impl Namespace {
             power_fail_blocks: u64::from(namespace.nawupf.unwrap_or(config.awupf)) + 1,
             cache: None,
             gone: false,
+            read_only: namespace.read_only,
+            csi: namespace.csi,
         })
     }
 

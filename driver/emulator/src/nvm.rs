@@ -32,10 +32,10 @@ enum Trouble {
 }
 
 impl Trouble {
-    const fn status(&self, direction: Direction) -> Status {
+    fn status(&self, direction: Direction, medium: &Medium) -> Status {
         match self {
             Self::Blocked => Status::DATA_TRANSFER_ERROR,
-            Self::Medium => failed(direction),
+            Self::Medium => failed(direction, medium),
         }
     }
 }
@@ -140,10 +140,10 @@ impl Checked {
     }
 }
 
-const fn failed(direction: Direction) -> Status {
+fn failed(direction: Direction, medium: &Medium) -> Status {
     match direction {
         Direction::ToHost => Status::UNRECOVERED_READ_ERROR,
-        Direction::FromHost => Status::WRITE_FAULT,
+        Direction::FromHost => medium.write_failure(),
     }
 }
 
@@ -172,7 +172,7 @@ fn move_bytes(
         let checked = bus.check(map, iova, len, direction, who);
         checked.map_err(Trouble::from)
     };
-    moved.map_err(|trouble| trouble.status(direction))
+    moved.map_err(|trouble| trouble.status(direction, medium))
 }
 
 /// Carries out a Read or Write at once.
@@ -296,7 +296,7 @@ impl Transfer {
         {
             stage.filled = true;
             let read = medium.read_bytes(stage.base, &mut stage.bytes);
-            read.map_err(|_| failed(Direction::ToHost))?;
+            read.map_err(|_| failed(Direction::ToHost, medium))?;
         }
         let mut budget = chunk;
         while self.left > 0 {
@@ -323,7 +323,7 @@ impl Transfer {
                         };
                         copied.map_err(|_| Trouble::Medium)
                     });
-                moved.map_err(|trouble| trouble.status(direction))?;
+                moved.map_err(|trouble| trouble.status(direction, medium))?;
             } else {
                 let (at, cached) = (self.at, self.cached);
                 let before = Before::of(medium, cache.is_some() && cached.is_some(), at, len);
@@ -344,7 +344,7 @@ impl Transfer {
             let before = Before::of(medium, cache.is_some() && cached.is_some(), stage.base, len);
             let written = medium.write_bytes(stage.base, &stage.bytes);
             before.note(medium, cache, cached);
-            written.map_err(|_| Status::WRITE_FAULT)?;
+            written.map_err(|_| medium.write_failure())?;
         }
         if self.durable {
             medium.flush().map_err(|_| Status::WRITE_FAULT)?;

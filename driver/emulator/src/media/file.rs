@@ -1,12 +1,13 @@
 //! A medium in a file of the host, so that what was written can be looked at by other programs.
 //! Buffered I/O through one bounce buffer; a flush is fdatasync.
 use super::MediumError;
+use super::lock::{self, Locked};
 use crate::EmulatorError;
 use crate::config::NamespaceConfig;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use underpin_dma::View;
 
 /// The longest piece moved by one system call.
@@ -16,14 +17,18 @@ const BOUNCE_BYTES: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct FileMedium {
     file: File,
+    path: PathBuf,
+    /// What it has to be extended to when it is claimed.
+    size_bytes: u64,
+    read_only: bool,
     bounce: Vec<u8>,
     /// Device and inode number: the same for every name of the file.
     identity: (u64, u64),
 }
 
 impl FileMedium {
-    /// Opens or creates the file, extends it to the configured size, and says how many bytes of
-    /// it are used: all, when no size is configured and it is not empty.
+    /// Opens or creates the file and says how many bytes of it are used: all, when no size is
+    /// configured and it is not empty. Its length and contents are left alone until it is claimed.
     pub(crate) fn open(
         path: &Path,
         config: &NamespaceConfig,
@@ -33,6 +38,7 @@ impl FileMedium {
             let path = path.to_owned();
             move |source| EmulatorError::File { path, step, source }
         };
+        let read_only = config.read_only;
         // Before opening: what opening a device does is not known, and it cannot be extended.
         if let Ok(metadata) = std::fs::metadata(path)
             && !metadata.is_file()
@@ -47,8 +53,8 @@ impl FileMedium {
         let flags = if vwc { 0 } else { libc::O_DSYNC };
         let file = OpenOptions::new()
             .read(true)
-            .write(true)
-            .create(true)
+            .write(!read_only)
+            .create(!read_only)
             .truncate(false)
             .custom_flags(flags)
             .open(path)
@@ -62,20 +68,61 @@ impl FileMedium {
             }
             None => config.size_or_default(),
         };
-        if present < size_bytes {
-            file.set_len(size_bytes).map_err(fail("extending"))?;
+        if read_only && present < size_bytes {
+            let what = format!("it has {present} bytes of {size_bytes}, and ro=on adds none");
+            return Err(fail("opening")(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                what,
+            )));
         }
         let bounce = vec![0; BOUNCE_BYTES];
         let medium = Self {
             file,
+            path: path.to_owned(),
+            size_bytes,
+            read_only,
             bounce,
             identity: (metadata.dev(), metadata.ino()),
         };
         Ok((medium, size_bytes))
     }
 
+    /// Locks the file against other emulators, here and in other processes, for as long as this
+    /// medium lives; then extends it to its size.
+    pub(crate) fn claim(&self) -> Result<(), EmulatorError> {
+        let fail = |step: &'static str| {
+            let path = self.path.clone();
+            move |source| EmulatorError::File { path, step, source }
+        };
+        match lock::lock(&self.file, self.read_only).map_err(fail("locking"))? {
+            Locked::Yes => {}
+            Locked::Unsupported(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "its filesystem has no locks: no other emulator may use the file");
+            }
+            Locked::Held { holder } => {
+                let path = self.path.clone();
+                return Err(EmulatorError::InUse { path, holder });
+            }
+        }
+        let present = self.file.metadata().map_err(fail("examining"))?.len();
+        if present < self.size_bytes {
+            self.file
+                .set_len(self.size_bytes)
+                .map_err(fail("extending"))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.identity == other.identity
+    }
+
+    pub(crate) const fn inode(&self) -> u64 {
+        self.identity.1
+    }
+
+    pub(crate) const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(crate) fn read(&mut self, at: u64, to: View<'_>) -> Result<(), MediumError> {
@@ -91,6 +138,7 @@ impl FileMedium {
     }
 
     pub(crate) fn write(&mut self, at: u64, from: View<'_>) -> Result<(), MediumError> {
+        self.may_write()?;
         let mut done = 0;
         while done < from.len_bytes() {
             let len = (from.len_bytes() - done).min(self.bounce.len());
@@ -106,7 +154,17 @@ impl FileMedium {
         read_at(&self.file, at, to)
     }
 
+    /// A write-protected file is not even tried: that it fails is no trouble to be logged.
+    fn may_write(&self) -> Result<(), MediumError> {
+        if self.read_only {
+            Err(MediumError)
+        } else {
+            Ok(())
+        }
+    }
+
     pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
+        self.may_write()?;
         write_at(&self.file, at, from)
     }
 
