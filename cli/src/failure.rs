@@ -73,6 +73,9 @@ pub(crate) fn hint(error: &Error) -> &'static str {
         Error::Emulator(EmulatorError::File { .. }) => {
             "name a file in a directory that exists and that you may write"
         }
+        Error::Emulator(EmulatorError::InUse { .. }) => {
+            "end the other program, or add ro=on here and there"
+        }
         Error::Emulator(_) => "choose a smaller size, or end other programs",
         Error::NoNamespace { .. } => "leave ?ns= out to see every namespace",
         Error::Unsupported { .. } => "another device; this one lacks what the driver needs",

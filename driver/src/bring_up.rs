@@ -11,7 +11,9 @@ use underpin_nvme_spec::Nsid;
 use underpin_nvme_spec::admin::{
     Cns, DoorbellBufferConfig, FeatureId, GetFeatures, Identify, QueueCounts, SetFeatures,
 };
-use underpin_nvme_spec::identify::{IdentifyController, IdentifyNamespace, NamespaceList};
+use underpin_nvme_spec::identify::{
+    Descriptor, IdentifyController, IdentifyNamespace, NamespaceDescriptors, NamespaceList,
+};
 use underpin_nvme_spec::registers::{Aqa, Cc, offset};
 
 /// A controller on its way up.
@@ -28,6 +30,7 @@ enum State {
     IdentifyController(Call),
     QueueCounts(Call),
     ListNamespaces(Call),
+    Descriptors(Call, Nsid),
     IdentifyNamespace(Call, Nsid),
     WriteCache(Call),
     Doorbells(Call, DoorbellBuffers),
@@ -40,6 +43,8 @@ struct Found {
     identify: Option<Box<IdentifyController>>,
     granted: u16,
     nsids: Vec<Nsid>,
+    /// What the controller has beyond `max_namespaces` was left out.
+    cut: bool,
     namespaces: Vec<Namespace>,
     write_cache: WriteCache,
     doorbells: Option<DoorbellBuffers>,
@@ -48,6 +53,8 @@ struct Found {
 /// CC.CSS: the NVM command set, or all that the device supports where it wants to be asked so.
 const CSS_NVM: u8 = 0b000;
 const CSS_ALL: u8 = 0b110;
+/// The command set identifier of the NVM command set (Base 2.0, figure 274).
+const CSI_NVM: u8 = 0;
 
 impl BringUp {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
@@ -137,6 +144,17 @@ impl BringUp {
                 None => Ok(Next::Later(State::ListNamespaces(call))),
                 Some(answer) => self.read_list(&answer?),
             },
+            State::Descriptors(mut call, nsid) => match call.poll(&inner) {
+                None => Ok(Next::Later(State::Descriptors(call, nsid))),
+                // Required where command sets are told apart; without it nothing is known of the
+                // namespace that could be relied on.
+                Some(Err(Error::Admin { status, .. })) => {
+                    let namespace = Namespace::unidentified(inner.number, nsid, status);
+                    self.found.namespaces.push(namespace);
+                    self.next_namespace()
+                }
+                Some(answer) => self.read_descriptors(&answer?, nsid),
+            },
             State::IdentifyNamespace(mut call, nsid) => match call.poll(&inner) {
                 None => Ok(Next::Later(State::IdentifyNamespace(call, nsid))),
                 // Detached meanwhile, or of another command set: the others are none the worse.
@@ -201,7 +219,7 @@ impl BringUp {
         transport.write64(offset::ACQ, acq.get())?;
         let cap = inner.identity.cap;
         // CAP.CSS bit 6: the device supports I/O command sets and wants 110b.
-        let css = if cap.css() & 1 << 6 != 0 {
+        let css = if self.asks_for_command_sets() {
             CSS_ALL
         } else {
             CSS_NVM
@@ -269,6 +287,7 @@ impl BringUp {
             self.inner.options.max_namespaces,
         );
         let more = read == 1024 && self.found.nsids.len() < limit;
+        self.found.cut |= self.found.nsids.len() > limit || read == 1024 && !more;
         self.found.nsids.truncate(limit);
         match self.found.nsids.last() {
             Some(&last) if more => Ok(Next::Again(self.list_namespaces(last)?)),
@@ -276,13 +295,50 @@ impl BringUp {
         }
     }
 
+    /// A namespace of another command set may look like an NVM one in all that is read later: its
+    /// blocks could be written where a zone's write pointer is not (Base 2.0, 5.17.2.4).
+    fn read_descriptors(&mut self, answer: &Answer, nsid: Nsid) -> Result<Next, Error> {
+        let list = NamespaceDescriptors::from_bytes(&*page_ref(answer)?);
+        let of_csi = |entry: Descriptor<'_>| match (entry.nidt, entry.nid) {
+            (Descriptor::CSI, &[csi]) => Some(csi),
+            _ => None,
+        };
+        let csi = list.iter().find_map(of_csi);
+        if csi == Some(CSI_NVM) {
+            let call = self.identify(Cns::NAMESPACE, nsid)?;
+            return Ok(Next::Again(State::IdentifyNamespace(call, nsid)));
+        }
+        let number = self.inner.number;
+        let namespace = Namespace::of_other_command_set(number, nsid, csi);
+        self.found.namespaces.push(namespace);
+        self.next_namespace()
+    }
+
+    /// CC.CSS 110b was set: namespaces say themselves of which command set they are.
+    fn asks_for_command_sets(&self) -> bool {
+        self.inner.identity.cap.css() & 1 << 6 != 0
+    }
+
     fn next_namespace(&mut self) -> Result<Next, Error> {
         match self.found.nsids.get(self.found.namespaces.len()) {
+            Some(&nsid) if self.asks_for_command_sets() => {
+                let call = self.identify(Cns::DESCRIPTORS, nsid)?;
+                Ok(Next::Again(State::Descriptors(call, nsid)))
+            }
             Some(&nsid) => {
                 let call = self.identify(Cns::NAMESPACE, nsid)?;
                 Ok(Next::Again(State::IdentifyNamespace(call, nsid)))
             }
-            None => self.ask_for_write_cache(),
+            None => {
+                if self.found.cut {
+                    tracing::warn!(
+                        device = self.inner.transport.name(),
+                        max_namespaces = self.inner.options.max_namespaces,
+                        "the device has more namespaces; raise ControllerOptions::max_namespaces to see them"
+                    );
+                }
+                self.ask_for_write_cache()
+            }
         }
     }
 

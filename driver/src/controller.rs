@@ -257,6 +257,37 @@ impl Controller {
         self.0.quarantine.lock().len()
     }
 
+    /// Shuts the controller down and says whether that went well; what is merely dropped is shut
+    /// down as well, but can tell nobody. Waits no longer than CAP.TO for each of two states.
+    ///
+    /// The memory of its queues and of what is in quarantine is freed, if the device's DMA has
+    /// provably ended; otherwise it is left to the device for ever, and that is an error.
+    ///
+    /// ```
+    /// # use underpin_nvme::{Controller, ControllerOptions, Error};
+    /// # use underpin_dma::DmaSpace;
+    /// let controller = Controller::open("emu:size=1m", &DmaSpace::new(), ControllerOptions::default())?;
+    /// let other = controller.clone();
+    /// assert!(matches!(controller.close(), Err(Error::InUse { others: 1, .. })));
+    /// other.close()?;
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when clones or queues of it are left: the last of them closes it.
+    /// [`Error::Failed`] when it had failed before, or does now; [`Error::NotInTime`] when it does
+    /// not end its shutdown: completed writes that were not flushed may be lost then.
+    pub fn close(self) -> Result<(), Error> {
+        let device = self.name();
+        match Arc::try_unwrap(self.0) {
+            Ok(mut inner) => inner.close(),
+            Err(shared) => Err(Error::InUse {
+                device,
+                others: Arc::strong_count(&shared) - 1,
+            }),
+        }
+    }
+
     /// Makes a queue pair for one thread.
     ///
     /// # Errors
@@ -548,19 +579,58 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends all DMA of the device, with proof.
-    fn end_dma(&self) -> Result<(), Error> {
-        let disabled = self.disable();
+    /// Ends the device's DMA and frees what it held; says what did not go well. Only once.
+    fn close(&mut self) -> Result<(), Error> {
+        let failed = self.health.failure();
+        let mut shutdown = Ok(());
+        self.end(&mut shutdown)?;
+        failed.map_or(shutdown, |failure| Err(failure.into()))
+    }
+
+    /// The end, for `close` and for `drop`, whichever comes first.
+    fn end(&mut self, shutdown: &mut Result<(), Error>) -> Result<(), Error> {
+        // Freed with proof only: neither without it nor when a transport panics on the way.
+        let held = ManuallyDrop::new((
+            self.admin.lock().take(),
+            std::mem::take(&mut *self.quarantine.lock()),
+            self.facts.take(),
+            self.doubtful.take(),
+            self.attachment.take(),
+        ));
+        if held.4.is_none() {
+            return Ok(());
+        }
+        let ended = self.end_dma(shutdown);
+        match &ended {
+            Ok(()) => {
+                tracing::debug!(device = self.transport.name(), "controller closed");
+                drop(ManuallyDrop::into_inner(held));
+            }
+            // Nothing shows that the device has stopped: its memory is never used again.
+            Err(error) => {
+                tracing::error!(device = self.transport.name(), %error, "memory is left to the device");
+            }
+        }
+        ended
+    }
+
+    /// Ends all DMA of the device, with proof. How its orderly shutdown went is told apart: that
+    /// is about its data.
+    fn end_dma(&self, shutdown: &mut Result<(), Error>) -> Result<(), Error> {
+        let disabled = self.disable(shutdown);
         if let Err(error) = &disabled {
             tracing::warn!(device = self.transport.name(), %error, "not disabled; severing");
             self.transport.sever()?;
+        }
+        if shutdown.is_ok() {
+            *shutdown = disabled;
         }
         Ok(())
     }
 
     /// Orderly shutdown where the controller still works, then CC.EN = 0 and CSTS.RDY = 0, with
     /// CAP and VS as they were at first: a dead device's registers prove nothing.
-    fn disable(&self) -> Result<(), Error> {
+    fn disable(&self, shutdown: &mut Result<(), Error>) -> Result<(), Error> {
         let transport = &*self.transport;
         let cc = registers::cc(transport)?;
         if cc.en() && !self.health.is_failed() {
@@ -568,9 +638,15 @@ impl Inner {
             // in time is disabled all the same.
             registers::set_cc(transport, cc.with_shn(0b01))?;
             let deadline = Instant::now() + self.limits.disable_timeout;
-            let _ = rt::wait(Some(deadline), |_now| {
-                let csts = registers::csts(transport).ok()?;
-                (csts.shst() == 0b10 || csts.cfs() || csts.0 == u32::MAX).then_some(())
+            let shut = rt::wait(Some(deadline), |_now| {
+                match registers::check_alive(transport) {
+                    Ok(csts) if csts.shst() == 0b10 => Some(Ok(())),
+                    Ok(_) => None,
+                    Err(failure) => Some(Err(failure.into())),
+                }
+            });
+            *shutdown = shut.unwrap_or_else(|_| {
+                Err(self.not_in_time("shut down", self.limits.disable_timeout))
             });
         }
         registers::set_cc(transport, cc.with_en(false).with_shn(0))?;
@@ -602,20 +678,10 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Freed with proof only: neither without it nor when a transport panics on the way.
-        let held = ManuallyDrop::new((
-            self.admin.lock().take(),
-            std::mem::take(&mut *self.quarantine.lock()),
-            self.facts.take(),
-            self.doubtful.take(),
-            self.attachment.take(),
-        ));
-        match self.end_dma() {
-            Ok(()) => drop(ManuallyDrop::into_inner(held)),
-            Err(error) => {
-                // Nothing shows that the device has stopped: its memory is never used again.
-                tracing::error!(device = self.transport.name(), %error, "memory is left to the device");
-            }
+        let mut shutdown = Ok(());
+        let _ = self.end(&mut shutdown);
+        if let Err(error) = shutdown {
+            tracing::warn!(device = self.transport.name(), %error, "not shut down in order");
         }
     }
 }

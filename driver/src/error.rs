@@ -92,6 +92,16 @@ pub enum Error {
     /// The controller has failed.
     #[error("the controller has failed: {0}")]
     Failed(#[from] Failure),
+    /// The controller is still in use, so that it is not closed here.
+    #[error(
+        "{device} is in use by {others} other handles or queues; drop them first, the last one closes it"
+    )]
+    InUse {
+        /// The device.
+        device: String,
+        /// Clones of the [`Controller`](crate::Controller), its queues, and what else holds it.
+        others: usize,
+    },
     /// A command ended in an error.
     #[error(transparent)]
     Command(#[from] CommandError),

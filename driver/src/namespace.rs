@@ -136,6 +136,29 @@ impl Namespace {
         }
     }
 
+    /// A namespace that says that it is of another command set than NVM, or does not say of which.
+    pub(crate) fn of_other_command_set(controller: u32, nsid: Nsid, csi: Option<u8>) -> Self {
+        let identify = Box::new(IdentifyNamespace::zeroed());
+        let unusable = match csi {
+            Some(csi) => {
+                // Base 2.0, figure 274.
+                let name = match csi {
+                    1 => "Key Value",
+                    2 => "Zoned Namespace",
+                    _ => "unknown",
+                };
+                format!(
+                    "it is of the {name} command set (CSI {csi:#x}); only NVM (CSI 0x0) is supported"
+                )
+            }
+            None => "its descriptors do not say of which command set it is (no CSI)".to_owned(),
+        };
+        Self {
+            unusable: Some(unusable),
+            ..Self::new(controller, nsid, identify, (0, 0), u64::MAX)
+        }
+    }
+
     /// Its identifier.
     pub const fn nsid(&self) -> Nsid {
         self.nsid
