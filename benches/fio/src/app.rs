@@ -21,6 +21,7 @@ use crate::report::{PROGRAM, RunReport, json, normal};
 use crate::run::Environment;
 use crate::schedule::{self, Watching};
 use crate::signals::{self, EXIT_INTERRUPTED};
+use crate::sys::os;
 
 /// An I/O or verification failed.
 const EXIT_FAILED: u8 = 1;
@@ -73,6 +74,9 @@ fn texts(arguments: Vec<OsString>) -> Result<Vec<String>, OptionError> {
 
 /// Prints what was asked for; a reader that has seen enough is no failure.
 fn print(text: &str) -> ExitCode {
+    if let Err(error) = output_is_open() {
+        return usage(&[error]);
+    }
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -81,6 +85,16 @@ fn print(text: &str) -> ExitCode {
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// A report that nobody can get is not worth a run, which may overwrite data.
+fn output_is_open() -> Result<(), OptionError> {
+    if os::output_was_closed() {
+        return Err(OptionError::Usage(
+            "standard output is closed; open it, or name a file with --output=FILE".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn usage(errors: &[OptionError]) -> ExitCode {
@@ -150,9 +164,13 @@ fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
     let interrupted = control.stopping();
     let formats = printer.formats.clone();
     printer.print(&report, &formats);
+    let troubles = environment.devices.close();
+    for trouble in &troubles {
+        eprintln!("underpin-fio: {trouble}");
+    }
     if interrupted {
         ExitCode::from(EXIT_INTERRUPTED)
-    } else if report.failed() || printer.failed {
+    } else if report.failed() || printer.failed || !troubles.is_empty() {
         ExitCode::from(EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
@@ -175,7 +193,11 @@ impl Printer {
                 })?;
                 Some(Arc::new(file))
             }
-            _ => None,
+            Some(_) => None,
+            None => {
+                output_is_open()?;
+                None
+            }
         };
         Ok(Self {
             formats: request.formats.clone(),

@@ -144,6 +144,27 @@ fn what_does_not_fit_is_explained() {
     }
 }
 
+/// A device that does not end as it should may have lost what was written: the run has failed,
+/// though every I/O went well.
+#[test]
+fn a_device_that_does_not_close_fails_the_run() {
+    let at = folder();
+    let mut command = ours();
+    command.current_dir(at.path()).args([
+        "--name=a",
+        "--ioengine=underpin",
+        "--rw=write",
+        "--bs=4k",
+        "--size=64k",
+        "--filename=emu:size=1m,to_ms=500,fault=never-disabled@op=disable",
+    ]);
+    let (result, stdout, stderr) = output(&mut command);
+    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    assert!(stdout.contains("err= 0"), "{stdout}");
+    let words = ["closing 'emu:", "did not become disabled"];
+    assert!(words.iter().all(|word| stderr.contains(word)), "{stderr}");
+}
+
 /// The job file for host files parses; running it takes a quiet machine.
 #[test]
 fn the_job_file_of_the_host_is_sound() {

@@ -52,6 +52,67 @@ fn all_mistakes_are_reported() {
     }
 }
 
+/// A job file named `-` is read from standard input, with errors that say so; it is no file of that
+/// name, and cannot be included.
+#[test]
+fn a_job_can_come_from_standard_input() {
+    use std::io::Write;
+    let at = folder();
+    write(at.path(), "-", "[wrong]\nsize=1m\n");
+    for (job, status, words) in [
+        ("[piped]\nsize=1m\nrw=read\n", 0, "piped: (g=0)"),
+        ("[piped]\nsize=1m\niodpeth=2\n", 2, "<stdin>:3:"),
+        ("[piped]\nsize=1m\ninclude -\n", 2, "cannot be included"),
+    ] {
+        let mut command = ours();
+        command
+            .current_dir(at.path())
+            .args(["--parse-only", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(job.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(output.status.code(), Some(status), "{text:?}");
+        assert!(text.concat().contains(words), "{text:?}");
+    }
+}
+
+/// Without a standard output the report would be lost: refused before anything is written, unless
+/// it goes to a file. What is merely sent to /dev/null was meant to be.
+#[test]
+fn a_closed_standard_output_is_an_error() {
+    let at = folder();
+    let run = |end: &str| {
+        let program = ours().get_program().to_owned();
+        let script = format!("exec \"$0\" --name=a --size=64k --rw=write {end}");
+        let mut shell = Command::new("sh");
+        shell
+            .current_dir(at.path())
+            .arg("-c")
+            .arg(script)
+            .arg(program);
+        let (result, _, stderr) = output(&mut shell);
+        (result.status.code(), stderr)
+    };
+    let (status, stderr) = run(">&-");
+    assert_eq!(status, Some(2), "{stderr}");
+    assert!(stderr.contains("standard output is closed"), "{stderr}");
+    assert!(!at.path().join("a.0.0").exists(), "nothing was written");
+    assert_eq!(run("--help >&-").0, Some(2));
+    assert_eq!(run("--output=report >&-").0, Some(0));
+    assert!(at.path().join("report").metadata().unwrap().len() > 0);
+    assert_eq!(run(">/dev/null").0, Some(0));
+    assert_eq!(run("1<>/dev/null").0, Some(0));
+}
+
 /// `--parse-only` checks and touches nothing; `--readonly` refuses writers.
 #[test]
 fn checks_without_a_run() {

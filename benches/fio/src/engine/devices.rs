@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use underpin::dma::rt;
 use underpin::dma::rt::sync::Mutex;
 use underpin::nvme::DeviceAddress;
 use underpin::{Controller, ControllerOptions, DeviceUrl, DmaSpace, Namespace};
@@ -15,7 +16,15 @@ use super::EngineError;
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     space: DmaSpace,
-    open: Mutex<HashMap<DeviceAddress, Controller>>,
+    known: Mutex<HashMap<DeviceAddress, Known>>,
+}
+
+/// How far a device is.
+#[derive(Debug, Clone)]
+enum Known {
+    /// A thread is bringing it up; the others wait.
+    Opening,
+    Open(Controller),
 }
 
 impl Devices {
@@ -27,20 +36,23 @@ impl Devices {
             text: format!("cannot open '{url}': {error}"),
         };
         let parsed: DeviceUrl = url.parse().map_err(|error| failed(&error))?;
-        // Bringing a controller up waits for it, and a lock is not kept across
-        // a wait: two first comers may both open it, and one is let go again.
-        let known = self.open.lock().get(&parsed.device).cloned();
-        let controller = match known {
+        let controller = match self.find(&parsed.device) {
             Some(controller) => controller,
             None => {
+                // Put in order again whatever happens, or the others would wait for ever.
+                let mut opening = Opening {
+                    devices: self,
+                    address: &parsed.device,
+                    opened: None,
+                };
                 let opened = Controller::open_device(
                     &parsed.device,
                     &self.space,
                     ControllerOptions::default(),
                 )
                 .map_err(|error| failed(&error))?;
-                let mut open = self.open.lock();
-                open.entry(parsed.device).or_insert(opened).clone()
+                opening.opened = Some(opened.clone());
+                opened
             }
         };
         let namespace = controller
@@ -52,8 +64,59 @@ impl Devices {
         }
     }
 
+    /// The device if it is open, after waiting for the thread that opens it; nothing if this
+    /// thread is to open it. A second controller on the same file would find it locked.
+    fn find(&self, address: &DeviceAddress) -> Option<Controller> {
+        // Bringing a controller up has deadlines of its own, so this wait needs none.
+        let found = rt::wait(None, |_now| {
+            let mut known = self.known.lock();
+            match known.get(address) {
+                Some(Known::Open(controller)) => Some(Some(controller.clone())),
+                Some(Known::Opening) => None,
+                None => {
+                    known.insert(address.clone(), Known::Opening);
+                    Some(None)
+                }
+            }
+        });
+        found.ok().flatten()
+    }
+
     /// Where the I/O buffers come from.
     pub(crate) fn space(&self) -> &DmaSpace {
         &self.space
+    }
+
+    /// Closes every device, after all job threads have ended; says which did not close well: what
+    /// was written to it may be lost.
+    pub(crate) fn close(&self) -> Vec<String> {
+        let known = std::mem::take(&mut *self.known.lock());
+        let mut troubles = Vec::new();
+        for (address, known) in known {
+            if let Known::Open(controller) = known
+                && let Err(error) = controller.close()
+            {
+                troubles.push(format!("closing '{address}' failed: {error}"));
+            }
+        }
+        troubles.sort();
+        troubles
+    }
+}
+
+/// The place of a device that is being opened.
+struct Opening<'a> {
+    devices: &'a Devices,
+    address: &'a DeviceAddress,
+    opened: Option<Controller>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        let mut known = self.devices.known.lock();
+        match self.opened.take() {
+            Some(controller) => known.insert(self.address.clone(), Known::Open(controller)),
+            None => known.remove(self.address),
+        };
     }
 }

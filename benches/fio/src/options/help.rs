@@ -35,7 +35,7 @@ Switches:
   --cmdhelp[=OPTION]     explain one job option, or list all
   --help, --version
 
-A job file is a list of sections:
+A job file (- for standard input) is a list of sections:
 
   [global]               # defaults for the jobs below
   ioengine=underpin

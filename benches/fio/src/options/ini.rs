@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +44,11 @@ pub(crate) fn read_job_file(path: &Path, source: usize) -> Result<Vec<Section>, 
         errors: Vec::new(),
         source,
     };
-    parser.file(path, &text, 0);
+    let shown = match path == Path::new(STANDARD_INPUT) {
+        true => Path::new("<stdin>"),
+        false => path,
+    };
+    parser.file(shown, &text, 0);
     if parser.errors.is_empty() {
         Ok(parser.sections)
     } else {
@@ -51,18 +56,29 @@ pub(crate) fn read_job_file(path: &Path, source: usize) -> Result<Vec<Section>, 
     }
 }
 
+/// A job file of this name is read from standard input.
+const STANDARD_INPUT: &str = "-";
+
 fn read_text(path: &Path) -> Result<String, OptionError> {
     let unreadable = |source| OptionError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > FILE_LIMIT_BYTES {
+    let mut bytes = Vec::new();
+    // A pipe does not say how long it is, so no more is read than would be accepted.
+    let most = FILE_LIMIT_BYTES + 1;
+    let read = if path == Path::new(STANDARD_INPUT) {
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes)
+    } else {
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        file.take(most).read_to_end(&mut bytes)
+    };
+    read.map_err(unreadable)?;
+    if bytes.len() as u64 == most {
         return Err(unreadable(std::io::Error::other(format!(
-            "{length} bytes is too long for a job file"
+            "more than {FILE_LIMIT_BYTES} bytes are too long for a job file"
         ))));
     }
-    let bytes = std::fs::read(path).map_err(unreadable)?;
     // Some editors begin a file with this mark of its encoding.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     match std::str::from_utf8(bytes) {
@@ -162,6 +178,13 @@ impl Parser {
             self.errors.push(OptionError::Grammar {
                 origin,
                 text: format!("include is nested more than {INCLUDE_DEPTH} deep"),
+            });
+            return;
+        }
+        if target == STANDARD_INPUT {
+            self.errors.push(OptionError::Grammar {
+                origin,
+                text: "standard input cannot be included; name it on the command line".to_owned(),
             });
             return;
         }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the kernel has charged to one thread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -136,6 +137,28 @@ pub(crate) fn local_time_text(seconds: u64) -> String {
         parts.tm_sec,
         parts.tm_year + 1900,
     )
+}
+
+/// Set before `main` when the program was started with descriptor 1 closed.
+static OUTPUT_WAS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Looks at descriptor 1 before the runtime does: that opens /dev/null in the place of a closed
+/// one, and all that is written later goes there without an error.
+extern "C" fn look_at_output() {
+    // SAFETY: plain integers; nothing is changed.
+    let closed = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) } == -1;
+    OUTPUT_WAS_CLOSED.store(closed, Ordering::Relaxed);
+}
+
+// SAFETY: the section is a list of functions of this type, which the C library calls before
+// `main`; this one uses nothing that has to be set up first.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_OUTPUT: extern "C" fn() = look_at_output;
+
+/// Whether the program was started without a standard output (`>&-`).
+pub(crate) fn output_was_closed() -> bool {
+    OUTPUT_WAS_CLOSED.load(Ordering::Relaxed)
 }
 
 /// The bounded seam for `O_DIRECT`, whose value differs between architectures.
