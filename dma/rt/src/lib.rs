@@ -23,6 +23,7 @@
 // This crate is the door: it alone may name what the lints ban elsewhere.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod event;
 mod local;
 mod rand;
 pub mod sim;
@@ -32,6 +33,7 @@ pub mod thread;
 mod time;
 mod wait;
 
+pub use event::Event;
 pub use rand::Rng;
 pub use task::{NotJoined, Step, Task, TaskHandle, Waker, spawn, spawn_local};
 pub use time::Instant;

@@ -72,6 +72,12 @@ fn with_tasks<R>(work: impl FnOnce(&mut Vec<Slot>) -> R) -> Option<R> {
         .ok()
 }
 
+/// True when this thread lists any task.
+#[cfg(not(underpin_sim))]
+pub(crate) fn carries_tasks() -> bool {
+    COUNT.get() > 0
+}
+
 pub(crate) fn add(name: &str, task: Box<dyn Task>, waker: Waker, mark: EndMark) -> LocalId {
     #[cfg(not(underpin_sim))]
     let _ = name;

@@ -310,7 +310,9 @@ impl Machine {
         }
         self.limits = limits(&self.supports, page_bytes);
         self.features = Features::new(self.supports.queues, self.supports.vwc);
-        self.put_cq(Cq::new(0, bar.acq(), u32::from(aqa.acqs()) + 1));
+        // The admin queue has interrupts, at vector 0 (Base 2.0, 3.1.3.10).
+        let entries = u32::from(aqa.acqs()) + 1;
+        self.put_cq(Cq::new(0, bar.acq(), entries, Some(0)));
         self.put_sq(Sq::new(0, 0, bar.asq(), u32::from(aqa.asqs()) + 1));
         bar.set_live(0, true);
         bar.set_live(1, true);
@@ -531,6 +533,11 @@ impl Machine {
             return 0;
         };
         let done = self.execute_all(cx, sq, &mut cq, budget);
+        if let Some(vector) = cq.vector
+            && done > 0
+        {
+            cx.shared.vectors.raise(vector);
+        }
         if self.phase != Phase::Gone
             && let Some(place) = self.cqs.get_mut(place)
         {

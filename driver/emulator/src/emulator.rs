@@ -6,6 +6,7 @@ use crate::config::EmulatorConfig;
 use crate::core::Machine;
 use crate::faults::{Fault, FaultBoard, FaultReport};
 use crate::identify::VERSION;
+use crate::interrupt::Vectors;
 use crate::iommu::{Iommu, IommuFault};
 use crate::stats::{EmulatorStats, PublishedStats};
 use crate::task::{Core, EmulatorTask};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use underpin_dma::Mapper;
 use underpin_dma::rt::sync::Mutex;
-use underpin_dma::rt::{self, Instant, NotJoined, Step, TaskHandle};
+use underpin_dma::rt::{self, Event, Instant, NotJoined, Step, TaskHandle};
 use underpin_nvme_spec::registers::{Cap, Crto};
 
 /// What handle and controller share.
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) name: String,
     pub(crate) bar: Bar,
     pub(crate) iommu: Arc<Iommu>,
+    pub(crate) vectors: Vectors,
     pub(crate) faults: FaultBoard,
     pub(crate) stats: PublishedStats,
 }
@@ -80,6 +82,7 @@ impl Emulator {
             name: config.name.clone(),
             bar: bar(&config),
             iommu,
+            vectors: Vectors::new(config.queues.saturating_add(1)),
             faults: FaultBoard::default(),
             stats: PublishedStats::default(),
         });
@@ -200,6 +203,26 @@ impl Emulator {
         self.0.shared.bar.write64(offset, value);
     }
 
+    /// How many interrupt vectors it has: one for the admin queue, and one for each I/O queue that
+    /// it grants.
+    pub fn vector_count(&self) -> u16 {
+        self.0.shared.vectors.count()
+    }
+
+    /// From now on the interrupt `vector` signals `event`, or nothing. Completion queue 0 uses
+    /// vector 0; others the one that they were created with, if interrupts were asked for then.
+    ///
+    /// One signal is sent for a batch of completions. False when there is no such vector.
+    pub fn set_vector(&self, vector: u16, event: Option<Event>) -> bool {
+        self.0.shared.vectors.set(vector, event)
+    }
+
+    /// Masks an interrupt vector, or unmasks it and delivers what was raised meanwhile. False when
+    /// there is no such vector.
+    pub fn mask_vector(&self, vector: u16, masked: bool) -> bool {
+        self.0.shared.vectors.mask(vector, masked)
+    }
+
     /// The controller's IOMMU context, to attach to a [`DmaSpace`](underpin_dma::DmaSpace).
     pub fn mapper(&self) -> Arc<dyn Mapper> {
         Arc::clone(&self.0.shared.iommu) as Arc<dyn Mapper>
@@ -215,6 +238,7 @@ impl Emulator {
         let shared = &self.0.shared;
         let mut stats = shared.stats.read();
         stats.blocked_dma = shared.iommu.fault_count();
+        stats.interrupts = shared.vectors.raised.load(Ordering::Relaxed);
         stats.doorbell_writes = shared.bar.doorbell_writes.load(Ordering::Relaxed);
         stats.kicks = shared.bar.kicks.load(Ordering::Relaxed);
         stats.invalid_doorbells += shared.bar.invalid_doorbells.load(Ordering::Relaxed);

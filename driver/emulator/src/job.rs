@@ -438,6 +438,9 @@ impl Machine {
             });
             self.stats.completions += 1;
         }
+        if let Some(vector) = cq.vector {
+            cx.shared.vectors.raise(vector);
+        }
         self.stats.errors += u64::from(!out.status.is_success());
     }
 

@@ -13,7 +13,7 @@
 //! - All randomness comes from the configured seed and all time from the caller of a step, so a
 //!   run in simulation can be repeated.
 //!
-//! Not there yet: interrupts, asynchronous events (requests are held).
+//! Not there yet: asynchronous events (requests are held).
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -25,6 +25,7 @@ mod emulator;
 mod error;
 mod faults;
 mod identify;
+mod interrupt;
 mod iommu;
 mod job;
 mod media;

@@ -223,10 +223,12 @@ pub(crate) struct Cq {
     pub(crate) users: u32,
     /// A completion waits for room: the host's next read is news.
     pub(crate) waiting: bool,
+    /// The vector to raise when completions were written; `None` without interrupts.
+    pub(crate) vector: Option<u16>,
 }
 
 impl Cq {
-    pub(crate) fn new(qid: u16, iova: u64, entries: u32) -> Box<Self> {
+    pub(crate) fn new(qid: u16, iova: u64, entries: u32, vector: Option<u16>) -> Box<Self> {
         Box::new(Self {
             qid,
             entries,
@@ -238,6 +240,7 @@ impl Cq {
             ring: None,
             users: 0,
             waiting: false,
+            vector,
         })
     }
 

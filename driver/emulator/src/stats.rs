@@ -71,6 +71,8 @@ stats! {
     invalid_doorbells,
     /// Times that a queue waited because its completion queue was full.
     cq_stalls,
+    /// Interrupts signalled: at most one a batch of completions, none while masked.
+    interrupts,
     /// Abort commands.
     aborts,
     /// Controller resets by CC.EN.

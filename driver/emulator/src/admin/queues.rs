@@ -40,7 +40,8 @@ impl Machine {
             return Err(Status::INVALID_INTERRUPT_VECTOR.with_do_not_retry());
         }
         cx.shared.bar.set_live(2 * usize::from(qid) + 1, true);
-        self.put_cq(Cq::new(qid, command.prp1, command.entries));
+        let vector = command.interrupts.then_some(command.vector);
+        self.put_cq(Cq::new(qid, command.prp1, command.entries, vector));
         Ok(())
     }
 
