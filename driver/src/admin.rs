@@ -1,11 +1,14 @@
 //! The admin queue's calls: a command, its answer, and a `poll` between them.
 //! Control path: behind a lock, which is never held while anybody waits.
+use crate::commands::times;
 use crate::controller::Inner;
+use crate::dma::rt::Instant;
 use crate::dma::{DmaBuf, rt};
 use crate::queue::{Ended, Outcome, Queue};
-use crate::slots::{Describe, Token};
+use crate::slots::Token;
 use crate::{Error, Failure};
-use underpin_nvme_spec::{AdminOpcode, Sqe, Status};
+use std::time::Duration;
+use underpin_nvme_spec::{AdminOpcode, Qid, Sqe, Status};
 
 /// The admin queue and the answers that nobody has fetched yet.
 #[derive(Debug)]
@@ -55,6 +58,10 @@ pub(crate) struct Answer {
 pub(crate) struct Call {
     opcode: AdminOpcode,
     state: State,
+    /// How long it may take, where that is not the queue's time.
+    time: Option<Duration>,
+    /// When it is late, where that is earlier than the queue has it.
+    deadline: Option<(Instant, Duration)>,
 }
 
 #[derive(Debug)]
@@ -72,9 +79,16 @@ impl Call {
             Some(buffer) => sqe.with_prp1(buffer.iova().get()),
             None => sqe,
         };
+        Self::within(sqe, buffer, None)
+    }
+
+    /// A command with its data pointer set, which may take `time` where that is given.
+    pub(crate) fn within(sqe: Sqe, buffer: Option<DmaBuf>, time: Option<Duration>) -> Self {
         Self {
             opcode: AdminOpcode(sqe.opcode()),
             state: State::ToSubmit(sqe, buffer),
+            time,
+            deadline: None,
         }
     }
 
@@ -89,9 +103,11 @@ impl Call {
             else {
                 return None;
             };
-            match admin.queue.push(sqe, Describe::default(), buffer) {
+            let (allowed, sooner) = times(self.time, inner.options.admin_timeout);
+            match admin.queue.push_within(sqe, allowed, buffer) {
                 Ok(token) => {
                     admin.queue.ring();
+                    self.deadline = sooner.map(|time| (Instant::now() + time, time));
                     self.state = State::InFlight(token);
                 }
                 Err((Error::QueueFull { .. }, buffer)) => {
@@ -104,7 +120,20 @@ impl Call {
         let State::InFlight(token) = self.state else {
             return None;
         };
-        let ended = admin.fetch(token)?;
+        let Some(ended) = admin.fetch(token) else {
+            if let Some((deadline, timeout)) = self.deadline
+                && Instant::now() >= deadline
+            {
+                // Whether the device uses the memory still is not known: only its end is proof.
+                let failure = Failure::Timeout {
+                    qid: Qid::ADMIN,
+                    opcode: self.opcode.to_string(),
+                    timeout,
+                };
+                inner.health.fail(&inner.transport.name(), failure);
+            }
+            return None;
+        };
         self.state = State::Over;
         Some(match ended.outcome {
             Outcome::Done { dw0 } => Ok(Answer {

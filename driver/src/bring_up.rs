@@ -1,20 +1,25 @@
 //! From a device that answers to a controller that works (NVMe Base 2.0, 3.5.1), step by step.
 //! A state machine: `poll(now)` never waits, and every state has a deadline.
 use crate::admin::{Answer, Call};
+use crate::commands::Abilities;
 use crate::controller::{DoorbellBuffers, Facts, Inner, WriteCache};
 use crate::dma::rt::Instant;
 use crate::namespace::Namespace;
 use crate::{Error, Failure, registers};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
-use underpin_nvme_spec::Nsid;
 use underpin_nvme_spec::admin::{
-    Cns, DoorbellBufferConfig, FeatureId, GetFeatures, Identify, QueueCounts, SetFeatures,
+    Cns, DoorbellBufferConfig, FeatureId, GetFeatures, GetLogPage, Identify, LogId, QueueCounts,
+    SetFeatures,
 };
 use underpin_nvme_spec::identify::{
-    Descriptor, IdentifyController, IdentifyNamespace, NamespaceDescriptors, NamespaceList,
+    Descriptor, IdentifyController, IdentifyNamespace, IdentifyNvmController, NamespaceDescriptors,
+    NamespaceList,
 };
+use underpin_nvme_spec::log::CommandEffectsLog;
 use underpin_nvme_spec::registers::{Aqa, Cc, offset};
+use underpin_nvme_spec::{AdminOpcode, Nsid};
 
 /// A controller on its way up.
 pub(crate) struct BringUp {
@@ -32,6 +37,8 @@ enum State {
     ListNamespaces(Call),
     Descriptors(Call, Nsid),
     IdentifyNamespace(Call, Nsid),
+    NvmLimits(Call),
+    Effects(Call),
     WriteCache(Call),
     Doorbells(Call, DoorbellBuffers),
     Done,
@@ -46,6 +53,7 @@ struct Found {
     /// What the controller has beyond `max_namespaces` was left out.
     cut: bool,
     namespaces: Vec<Namespace>,
+    abilities: Abilities,
     write_cache: WriteCache,
     doorbells: Option<DoorbellBuffers>,
 }
@@ -175,6 +183,28 @@ impl BringUp {
                     let namespace = Namespace::new(inner.number, nsid, identify, atomic, most);
                     self.found.namespaces.push(namespace);
                     self.next_namespace()
+                }
+            },
+            State::NvmLimits(mut call) => match call.poll(&inner) {
+                None => Ok(Next::Later(State::NvmLimits(call))),
+                // A page that older controllers do not have; without it there is no limit.
+                Some(Err(Error::Admin { .. })) => self.ask_for_effects(),
+                Some(answer) => {
+                    let page = IdentifyNvmController::from_bytes(&*page(answer?)?);
+                    self.found.abilities.limits = Some(Box::new(page));
+                    self.ask_for_effects()
+                }
+            },
+            State::Effects(mut call) => match call.poll(&inner) {
+                None => Ok(Next::Later(State::Effects(call))),
+                Some(Err(Error::Admin { .. })) => self.ask_for_write_cache(),
+                Some(answer) => {
+                    let page = CommandEffectsLog::from_bytes(&*page(answer?)?);
+                    // One that has not even Identify says nothing.
+                    if page.admin(AdminOpcode::IDENTIFY).is_supported() {
+                        self.found.abilities.effects = Some(Box::new(page));
+                    }
+                    self.ask_for_write_cache()
                 }
             },
             State::WriteCache(mut call) => match call.poll(&inner) {
@@ -337,9 +367,36 @@ impl BringUp {
                         "the device has more namespaces; raise ControllerOptions::max_namespaces to see them"
                     );
                 }
-                self.ask_for_write_cache()
+                self.ask_for_limits()
             }
         }
+    }
+
+    /// How much the commands without data may do at a time, from version 2.0 on (NVM Command Set
+    /// 1.0, 4.1.5.4).
+    fn ask_for_limits(&mut self) -> Result<Next, Error> {
+        if self.inner.identity.vs.major() < 2 {
+            return self.ask_for_effects();
+        }
+        let call = self.identify(Cns::COMMAND_SET_CONTROLLER, Nsid(0))?;
+        Ok(Next::Again(State::NvmLimits(call)))
+    }
+
+    /// Which commands there are (LPA bit 1).
+    fn ask_for_effects(&mut self) -> Result<Next, Error> {
+        let offered = self.found.identify.as_ref();
+        if offered.is_none_or(|page| page.lpa() & 1 << 1 == 0) {
+            return self.ask_for_write_cache();
+        }
+        let page = self.inner.space.alloc(4096, self.inner.page_align())?;
+        let command = GetLogPage {
+            lid: LogId::COMMAND_EFFECTS,
+            nsid: Nsid::ALL,
+            len_bytes: 4096,
+            ..GetLogPage::default()
+        };
+        let call = Call::new(command.to_sqe(), Some(page));
+        Ok(Next::Again(State::Effects(call)))
     }
 
     fn ask_for_write_cache(&mut self) -> Result<Next, Error> {
@@ -399,12 +456,17 @@ impl BringUp {
             .doorbells
             .as_ref()
             .map_or(u16::MAX, DoorbellBuffers::queues);
+        let abilities = Arc::new(found.abilities);
+        let namespaces = found.namespaces.into_iter();
         let facts = Facts {
             max_transfer_bytes: self.inner.max_transfer(identify.mdts()),
             identify,
-            namespaces: found.namespaces,
+            namespaces: namespaces
+                .map(|namespace| namespace.with_abilities(&abilities))
+                .collect(),
+            abilities,
             granted: found.granted.min(most),
-            write_cache: found.write_cache,
+            write_cache: AtomicU8::new(found.write_cache.number()),
             doorbells: found.doorbells,
         };
         self.inner.up(facts);

@@ -2,6 +2,7 @@
 //! Everything its device may still touch is kept here until the device provably cannot.
 use crate::admin::{Admin, Call};
 use crate::bring_up::{self, BringUp};
+use crate::commands::Abilities;
 use crate::dma::rt::sync::{Mutex, OnceLock};
 use crate::dma::rt::{self, Instant};
 use crate::dma::{Attachment, DmaBuf, DmaSpace, Iova, Payload, Word32};
@@ -16,7 +17,7 @@ use crate::{
 };
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use underpin_nvme_spec::admin::{CreateIoCq, CreateIoSq, DeleteIoCq, DeleteIoSq};
 use underpin_nvme_spec::identify::IdentifyController;
@@ -35,10 +36,28 @@ pub enum WriteCache {
     Disabled,
 }
 
+impl WriteCache {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Absent => 0,
+            Self::Enabled => 1,
+            Self::Disabled => 2,
+        }
+    }
+
+    const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Absent,
+            2 => Self::Disabled,
+            _ => Self::Enabled,
+        }
+    }
+}
+
 /// An NVMe controller. Clones share it; it is shut down when the last clone and the last of its
 /// queues are gone.
 #[derive(Clone, Debug)]
-pub struct Controller(Arc<Inner>);
+pub struct Controller(pub(crate) Arc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -78,7 +97,9 @@ pub(crate) struct Facts {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) granted: u16,
     pub(crate) max_transfer_bytes: u64,
-    pub(crate) write_cache: WriteCache,
+    /// [`WriteCache`] as a number; the feature can be set at any time.
+    pub(crate) write_cache: AtomicU8,
+    pub(crate) abilities: Arc<Abilities>,
     pub(crate) doorbells: Option<DoorbellBuffers>,
 }
 
@@ -229,7 +250,7 @@ impl Controller {
 
     /// Whether completed writes need a flush to last.
     pub fn write_cache(&self) -> WriteCache {
-        self.0.facts().write_cache
+        WriteCache::from_number(self.0.facts().write_cache.load(Ordering::Relaxed))
     }
 
     /// How many I/O queue pairs the device grants.
@@ -340,7 +361,7 @@ impl Inner {
         })
     }
 
-    fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         match self.facts.get() {
             Some(facts) => facts,
             // A `Controller` is made only after `up`.
@@ -360,6 +381,22 @@ impl Inner {
             "controller up"
         );
         let _ = self.facts.set(facts);
+    }
+
+    /// False where the device says that it has no such admin command.
+    pub(crate) fn has_admin(&self, opcode: AdminOpcode) -> bool {
+        self.facts().abilities.has_admin(opcode)
+    }
+
+    /// The volatile write cache was switched on or off.
+    pub(crate) fn cache_is(&self, on: bool) {
+        let cache = if on {
+            WriteCache::Enabled
+        } else {
+            WriteCache::Disabled
+        };
+        let number = cache.number();
+        self.facts().write_cache.store(number, Ordering::Relaxed);
     }
 
     /// Keeps pages until proof: their command failed together with the controller.

@@ -193,6 +193,31 @@ pub enum Error {
         /// How long it may be.
         max_bytes: u64,
     },
+    /// The device does not have the command, or not in this form.
+    #[error("{device} does not support {command}: {why}")]
+    NotSupported {
+        /// The device, or the namespace.
+        device: String,
+        /// Which command, by name.
+        command: String,
+        /// Where it says so.
+        why: String,
+    },
+    /// The command would change the device behind the driver's back.
+    #[error(
+        "{command} is not sent to {device}: {why}; Passthrough::overrule_driver sends it all the same"
+    )]
+    WouldBreakDriver {
+        /// The device.
+        device: String,
+        /// Which command, by name.
+        command: String,
+        /// What it would break, and what to use instead.
+        why: &'static str,
+    },
+    /// The request makes no sense.
+    #[error("the request cannot be made: {0}")]
+    Request(String),
     /// The buffer does not suit the command.
     #[error("the buffer does not suit: {0}")]
     Buffer(String),

@@ -12,6 +12,7 @@
 
 mod admin;
 mod bring_up;
+mod commands;
 mod controller;
 mod doorbell;
 mod error;
@@ -27,6 +28,10 @@ mod slots;
 pub mod transport;
 mod url;
 
+pub use commands::{
+    AdminCall, FeatureRequest, FeatureValue, LogRequest, Passthrough, PassthroughAnswer,
+    PassthroughData, RawIo, SetFeature,
+};
 pub use controller::{Controller, WriteCache};
 pub use error::{CommandError, Error, Failure, Refused};
 pub use namespace::{AtomicWrites, Io, Namespace};

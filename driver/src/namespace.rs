@@ -1,8 +1,10 @@
 //! A namespace as its user sees it: blocks, what is atomic, and the requests one can make of it.
 //! Requests are checked here, against the namespace, so that a queue need not.
 use crate::Error;
+use crate::commands::Abilities;
 use crate::queue::Transfer;
 use std::fmt;
+use std::sync::Arc;
 use underpin_nvme_spec::identify::IdentifyNamespace;
 use underpin_nvme_spec::{Lba, Nsid, NvmOpcode, Status};
 
@@ -72,6 +74,8 @@ pub struct Namespace {
     atomic: AtomicWrites,
     unusable: Option<String>,
     identify: Box<IdentifyNamespace>,
+    /// The controller's.
+    abilities: Arc<Abilities>,
 }
 
 impl Namespace {
@@ -124,7 +128,24 @@ impl Namespace {
             atomic: atomic_writes(&identify, controller_atomic),
             unusable,
             identify,
+            abilities: Arc::default(),
         }
+    }
+
+    /// The same of a controller that can this.
+    pub(crate) fn with_abilities(self, abilities: &Arc<Abilities>) -> Self {
+        Self {
+            abilities: Arc::clone(abilities),
+            ..self
+        }
+    }
+
+    pub(crate) fn abilities(&self) -> &Abilities {
+        &self.abilities
+    }
+
+    pub(crate) const fn controller(&self) -> u32 {
+        self.controller
     }
 
     /// A namespace in the device's list that it would not identify.

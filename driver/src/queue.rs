@@ -1,5 +1,9 @@
 //! One submission queue and its completion queue: rings, slots, deadlines, checks.
 //! Used by one owner at a time; [`QueuePair`](crate::QueuePair) and the admin queue are its faces.
+mod whole;
+
+pub(crate) use whole::Allowed;
+
 use crate::dma::rt::Instant;
 use crate::dma::{DmaBuf, DmaSpace, Iova, Payload, Records, SpaceId, Span};
 use crate::doorbell::Shadow;

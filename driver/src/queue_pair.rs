@@ -20,6 +20,8 @@ pub struct Completion<B> {
     pub token: Token,
     /// How it ended.
     pub result: Result<(), CommandError>,
+    /// Dword 0 of the completion, where the command has one to tell; 0 with an error.
+    pub dw0: u32,
     /// The buffer it owned. `None` for a request without one, and when the controller failed:
     /// then the device may still write the buffer, and it stays in quarantine.
     pub buffer: Option<B>,
@@ -83,7 +85,7 @@ impl<B: Payload> QueuePair<B> {
     }
 
     #[inline(always)]
-    fn queue_mut(&mut self) -> &mut Queue<B> {
+    pub(crate) fn queue_mut(&mut self) -> &mut Queue<B> {
         match &mut self.queue {
             Some(queue) => queue,
             None => gone(),
@@ -163,6 +165,14 @@ impl<B: Payload> QueuePair<B> {
                 Some(buffer) => Refused { error, buffer },
                 None => gone(),
             })
+    }
+
+    /// Refuses what was made for another controller.
+    pub(crate) fn check_controller(&self, number: u32) -> Result<(), Error> {
+        match number == self.number {
+            true => Ok(()),
+            false => Err(Error::WrongController),
+        }
     }
 
     /// Submits a request that transfers nothing, such as a flush.
@@ -269,6 +279,7 @@ impl<B: Payload> QueuePair<B> {
             result: Err(CommandError::Lost(
                 self.controller.health.failure().unwrap_or(Failure::Closed),
             )),
+            dw0: 0,
             buffer: None,
         })
     }
@@ -276,8 +287,12 @@ impl<B: Payload> QueuePair<B> {
 
 #[inline(always)]
 fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
+    let mut told = 0;
     let result = match ended.outcome {
-        Outcome::Done { .. } => Ok(()),
+        Outcome::Done { dw0 } => {
+            told = dw0;
+            Ok(())
+        }
         Outcome::Error {
             status,
             opcode,
@@ -294,6 +309,7 @@ fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
     Completion {
         token: ended.token,
         result,
+        dw0: told,
         buffer: ended.buffer,
     }
 }

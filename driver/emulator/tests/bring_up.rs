@@ -6,7 +6,8 @@ use common::*;
 use std::time::Duration;
 use underpin_emulator::{Emulator, EmulatorError};
 use underpin_nvme_spec::admin::{
-    Abort, Cns, DeleteIoCq, DeleteIoSq, FeatureId, GetFeatures, QueueCounts, SetFeatures,
+    Abort, Cns, DeleteIoCq, DeleteIoSq, FeatureId, FeatureSelect, GetFeatures, QueueCounts,
+    SetFeatures,
 };
 use underpin_nvme_spec::identify::{
     Descriptor, IdentifyController, IdentifyNamespace, NamespaceDescriptors, NamespaceList,
@@ -300,7 +301,7 @@ fn features() {
     let get = |fid, sel| {
         GetFeatures {
             fid,
-            sel,
+            sel: FeatureSelect(sel),
             ..GetFeatures::default()
         }
         .to_sqe()

@@ -1,5 +1,5 @@
 //! NVMe as the specification has it, for host and controller alike: registers, queue entries,
-//! status codes, identify pages and commands. No behaviour, no dependencies.
+//! status codes, identify and log pages, and commands. No behaviour, no dependencies.
 //!
 //! Sections are those of the NVM Express Base Specification 2.0 ("Base 2.0") and the NVM Command
 //! Set Specification 1.0.
@@ -18,6 +18,7 @@ pub mod admin;
 mod cqe;
 pub mod identify;
 mod ids;
+pub mod log;
 pub mod nvm;
 mod opcode;
 pub mod registers;

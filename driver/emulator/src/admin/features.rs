@@ -113,7 +113,7 @@ impl Machine {
             return INVALID_FIELD.into();
         };
         let default = Features::new(self.supports.queues, self.supports.vwc);
-        let value = match command.sel {
+        let value = match command.sel.0 {
             CURRENT => current,
             DEFAULT | SAVED => default.value(command.fid).unwrap_or(0),
             SUPPORTED => CHANGEABLE,

@@ -43,14 +43,103 @@ byte_codes! {
     WRITE_PROTECTION = 0x84, "Namespace Write Protection Config";
 }
 
+impl FeatureId {
+    /// How many bytes of memory its value has, beside dword 11 or dword 0; `None` where it has
+    /// none, or where that is not known here.
+    ///
+    /// ```
+    /// use underpin_nvme_spec::admin::FeatureId;
+    /// assert_eq!(FeatureId::TIMESTAMP.data_len_bytes(), Some(8));
+    /// assert_eq!(FeatureId::VOLATILE_WRITE_CACHE.data_len_bytes(), None);
+    /// ```
+    #[must_use]
+    pub const fn data_len_bytes(self) -> Option<usize> {
+        match self {
+            Self::LBA_RANGE_TYPE => Some(4096),
+            Self::AUTONOMOUS_POWER_STATE => Some(256),
+            Self::TIMESTAMP => Some(8),
+            Self::PREDICTABLE_LATENCY_CONFIG | Self::HOST_BEHAVIOR => Some(512),
+            Self::HOST_IDENTIFIER => Some(16),
+            _ => None,
+        }
+    }
+}
+
+byte_codes! {
+    /// Which of a feature's values Get Features returns (Base 2.0, figure 193).
+    FeatureSelect, "SEL";
+    CURRENT = 0, "current";
+    DEFAULT = 1, "default";
+    SAVED = 2, "saved";
+    SUPPORTED = 3, "supported capabilities";
+}
+
+/// What Get Features answers in dword 0 for [`FeatureSelect::SUPPORTED`] (Base 2.0, figure 194).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FeatureAbility {
+    /// A value can be saved over power cycles.
+    pub saveable: bool,
+    /// Namespaces have values of their own.
+    pub per_namespace: bool,
+    /// The value can be changed.
+    pub changeable: bool,
+}
+
+impl FeatureAbility {
+    /// The dword on the wire.
+    #[must_use]
+    pub const fn to_dword(self) -> u32 {
+        self.saveable as u32 | (self.per_namespace as u32) << 1 | (self.changeable as u32) << 2
+    }
+
+    /// The abilities that a dword tells.
+    #[must_use]
+    pub const fn from_dword(dword: u32) -> Self {
+        Self {
+            saveable: dword & 1 != 0,
+            per_namespace: dword & 1 << 1 != 0,
+            changeable: dword & 1 << 2 != 0,
+        }
+    }
+}
+
+/// The value of [`FeatureId::TEMPERATURE_THRESHOLD`] (Base 2.0, 5.27.1.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TemperatureThreshold {
+    /// The threshold in kelvins.
+    pub kelvins: u16,
+    /// Which temperature: 0 the composite one, 1 to 8 a sensor, 15 all; four bits.
+    pub sensor: u8,
+    /// It is crossed from above instead of from below.
+    pub under: bool,
+}
+
+impl TemperatureThreshold {
+    /// Dword 11 of the command.
+    #[must_use]
+    pub const fn to_cdw(self) -> u32 {
+        self.kelvins as u32 | (self.sensor as u32 & 0xf) << 16 | (self.under as u32) << 20
+    }
+
+    /// The threshold that a dword holds. Both values of THSEL beyond 1 are reserved.
+    #[must_use]
+    pub const fn from_cdw(cdw: u32) -> Self {
+        Self {
+            kelvins: cdw as u16,
+            sensor: (cdw >> 16) as u8 & 0xf,
+            under: cdw >> 20 & 0b11 == 1,
+        }
+    }
+}
+
 /// Get Features (Base 2.0, 5.15). The value comes back in dword 0 of the completion, and in
 /// memory where the feature has a data structure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GetFeatures {
     /// Which feature.
     pub fid: FeatureId,
-    /// Which of its values: 0 current, 1 default, 2 saved, 3 what it supports.
-    pub sel: u8,
+    /// Which of its values.
+    pub sel: FeatureSelect,
     /// Of which namespace, where the feature has values per namespace.
     pub nsid: Nsid,
     /// What the feature defines.
@@ -98,7 +187,7 @@ impl GetFeatures {
             .with_nsid(self.nsid)
             .with_prp1(self.prp1)
             .with_prp2(self.prp2)
-            .with_cdw10((self.sel as u32 & 0b111) << 8 | self.fid.0 as u32)
+            .with_cdw10((self.sel.0 as u32 & 0b111) << 8 | self.fid.0 as u32)
             .with_cdw11(self.cdw11)
     }
 
@@ -107,7 +196,7 @@ impl GetFeatures {
     pub const fn from_sqe(sqe: &Sqe) -> Self {
         Self {
             fid: FeatureId(sqe.cdw10() as u8),
-            sel: (sqe.cdw10() >> 8) as u8 & 0b111,
+            sel: FeatureSelect((sqe.cdw10() >> 8) as u8 & 0b111),
             nsid: sqe.nsid(),
             cdw11: sqe.cdw11(),
             prp1: sqe.prp1(),
@@ -171,7 +260,7 @@ mod tests {
     fn get_features_puts_its_fields_where_the_specification_has_them() {
         let get = GetFeatures {
             fid: FeatureId::VOLATILE_WRITE_CACHE,
-            sel: 3,
+            sel: FeatureSelect::SUPPORTED,
             nsid: Nsid::ALL,
             cdw11: 0xdead_beef,
             prp1: 0x1000,
@@ -182,7 +271,7 @@ mod tests {
         assert_eq!((sqe.nsid(), sqe.cdw11()), (Nsid::ALL, 0xdead_beef));
         assert_eq!(GetFeatures::from_sqe(&sqe), get);
         let spilling = GetFeatures {
-            sel: 0xff,
+            sel: FeatureSelect(0xff),
             ..GetFeatures::default()
         };
         assert_eq!(spilling.to_sqe().cdw10(), 0x0700);
@@ -226,6 +315,27 @@ mod tests {
         assert_eq!(QueueCounts::from_cdw(!0), most);
         assert_eq!(QueueCounts::from_cdw(most.to_cdw()), most);
         assert_eq!(QueueCounts::default().to_cdw(), 0);
+    }
+
+    /// Base 2.0, 5.27.1.3 and figure 194.
+    #[test]
+    fn values_lie_where_the_specification_has_them() {
+        let threshold = TemperatureThreshold {
+            kelvins: 0x0157,
+            sensor: 3,
+            under: true,
+        };
+        assert_eq!(threshold.to_cdw(), 0x0013_0157);
+        assert_eq!(TemperatureThreshold::from_cdw(0x0013_0157), threshold);
+        assert!(!TemperatureThreshold::from_cdw(!0).under);
+        let ability = FeatureAbility {
+            changeable: true,
+            ..FeatureAbility::default()
+        };
+        assert_eq!(ability.to_dword(), 0b100);
+        for dword in 0..8 {
+            assert_eq!(FeatureAbility::from_dword(dword).to_dword(), dword);
+        }
     }
 
     #[test]

@@ -3,14 +3,23 @@
 
 mod abort;
 mod dbbuf;
+mod events;
 mod features;
+mod format;
 mod identify;
+mod log;
 mod queues;
 
 pub use abort::Abort;
 pub use dbbuf::DoorbellBufferConfig;
-pub use features::{FeatureId, GetFeatures, QueueCounts, SetFeatures};
+pub use events::{AsyncEvent, AsyncEventRequest, EventKind, EventMask};
+pub use features::{
+    FeatureAbility, FeatureId, FeatureSelect, GetFeatures, QueueCounts, SetFeatures,
+    TemperatureThreshold,
+};
+pub use format::{FormatNvm, SecureErase};
 pub use identify::{Cns, Identify};
+pub use log::{GetLogPage, LogId};
 pub use queues::{CreateIoCq, CreateIoSq, DeleteIoCq, DeleteIoSq};
 
 /// A one-byte code with named values: constants, `name`, `ALL` and `Display` from one table.

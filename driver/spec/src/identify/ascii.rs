@@ -66,7 +66,7 @@ impl fmt::Debug for Ascii<'_> {
 
 /// Fills a field with text and then with padding. What is too long is cut off; what is not
 /// printable ASCII becomes `?`, for the specification allows nothing else there.
-pub(super) fn fill(field: &mut [u8], text: &str, padding: u8) {
+pub(crate) fn fill(field: &mut [u8], text: &str, padding: u8) {
     let printable = |c: char| {
         if matches!(c, ' '..='~') {
             c as u8

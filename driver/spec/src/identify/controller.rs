@@ -13,7 +13,7 @@ super::fields::page! {
     /// assert_eq!(read.sn().to_string(), "S123");
     /// assert_eq!(read.mdts(), 5);
     /// ```
-    IdentifyController {
+    IdentifyController [4096] {
         vid set_vid u16 @ 0 "PCI vendor identifier";
         ssvid set_ssvid u16 @ 2 "PCI subsystem vendor identifier";
         sn set_sn (20) @ 4 "Serial number";

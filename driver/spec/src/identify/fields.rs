@@ -1,7 +1,7 @@
-//! The machinery of identify pages: one table per page, of name, size and offset, makes the
-//! getters, the setters, the `Debug` output and the list of fields.
+//! The machinery of identify and log pages: one table per page, of name, size and offset, makes
+//! the getters, the setters, the `Debug` output and the list of fields.
 
-/// Where a field of an identify page lies.
+/// Where a field of an identify or log page lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Field {
     /// The specification's abbreviation in lower case, which is the getter's name too.
@@ -14,7 +14,7 @@ pub struct Field {
 
 /// Copies `N` bytes out of a page. The tables are checked at compile time to lie within it.
 #[inline(always)]
-pub(super) const fn get<const N: usize>(page: &[u8; 4096], offset: usize) -> [u8; N] {
+pub(crate) const fn get<const N: usize>(page: &[u8], offset: usize) -> [u8; N] {
     let mut bytes = [0; N];
     let mut i = 0;
     while i < N {
@@ -26,7 +26,7 @@ pub(super) const fn get<const N: usize>(page: &[u8; 4096], offset: usize) -> [u8
 
 /// Copies `N` bytes into a page. The tables are checked at compile time to lie within it.
 #[inline(always)]
-pub(super) const fn set<const N: usize>(page: &mut [u8; 4096], offset: usize, bytes: [u8; N]) {
+pub(crate) const fn set<const N: usize>(page: &mut [u8], offset: usize, bytes: [u8; N]) {
     let mut i = 0;
     while i < N {
         page[offset + i] = bytes[i];
@@ -84,7 +84,7 @@ macro_rules! accessors {
         }
     };
 }
-pub(super) use accessors;
+pub(crate) use accessors;
 
 macro_rules! len_bytes {
     ({ $len:literal }) => {
@@ -100,7 +100,7 @@ macro_rules! len_bytes {
         size_of::<$kind>()
     };
 }
-pub(super) use len_bytes;
+pub(crate) use len_bytes;
 
 /// Adds a field to `Debug` output, unless its accessors are elsewhere.
 macro_rules! debug_field {
@@ -109,17 +109,17 @@ macro_rules! debug_field {
         $out.field(stringify!($get), &$self.$get());
     };
 }
-pub(super) use debug_field;
+pub(crate) use debug_field;
 
-/// An identify page: the type, and all that its table says.
+/// An identify or log page of so many bytes: the type, and all that its table says.
 macro_rules! page {
-    ($(#[$doc:meta])* $name:ident {
+    ($(#[$doc:meta])* $name:ident [$page_len:literal] {
         $($get:ident $set:ident $kind:tt @ $offset:literal $what:literal;)*
     }) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq)]
         #[repr(transparent)]
-        pub struct $name([u8; 4096]);
+        pub struct $name([u8; $page_len]);
 
         impl $name {
             /// Every field, in order of offset.
@@ -133,20 +133,20 @@ macro_rules! page {
 
             /// The page that these bytes are. Anything goes: no getter panics on any page.
             #[must_use]
-            pub const fn from_bytes(bytes: &[u8; 4096]) -> Self {
+            pub const fn from_bytes(bytes: &[u8; $page_len]) -> Self {
                 Self(*bytes)
             }
 
             /// The page as it lies in memory.
             #[must_use]
-            pub const fn as_bytes(&self) -> &[u8; 4096] {
+            pub const fn as_bytes(&self) -> &[u8; $page_len] {
                 &self.0
             }
 
             /// A page of zeroes.
             #[must_use]
             pub const fn zeroed() -> Self {
-                Self([0; 4096])
+                Self([0; $page_len])
             }
 
             $($crate::identify::fields::accessors! { $get $set $kind $offset $what })*
@@ -162,8 +162,8 @@ macro_rules! page {
                 end = field.offset + field.len_bytes;
                 i += 1;
             }
-            assert!(end <= 4096, "a field lies beyond the page");
-            assert!(size_of::<$name>() == 4096);
+            assert!(end <= $page_len, "a field lies beyond the page");
+            assert!(size_of::<$name>() == $page_len);
         };
 
         impl core::fmt::Debug for $name {
@@ -175,15 +175,20 @@ macro_rules! page {
         }
     };
 }
-pub(super) use page;
+pub(crate) use page;
 
 #[cfg(test)]
-pub(super) mod testing {
+pub(crate) mod testing {
     use super::Field;
 
     /// What lies between the fields: offset and length of every hole. Reserved areas are told by
     /// the specification too, so a field of the wrong size shows as a hole that it does not have.
-    pub(in crate::identify) fn holes(fields: &[Field]) -> Vec<(usize, usize)> {
+    pub(crate) fn holes(fields: &[Field]) -> Vec<(usize, usize)> {
+        holes_in(fields, 4096)
+    }
+
+    /// The same in a page of so many bytes.
+    pub(crate) fn holes_in(fields: &[Field], page_len_bytes: usize) -> Vec<(usize, usize)> {
         let mut holes = Vec::new();
         let mut end = 0;
         for field in fields {
@@ -192,7 +197,7 @@ pub(super) mod testing {
             }
             end = field.offset + field.len_bytes;
         }
-        holes.push((end, 4096 - end));
+        holes.push((end, page_len_bytes - end));
         holes
     }
 }

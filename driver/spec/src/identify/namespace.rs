@@ -11,7 +11,7 @@ super::fields::page! {
     /// page.set_lba_format(0, LbaFormat::new(0, 12, 0));
     /// assert_eq!(page.format().lbads(), 12, "blocks of 4096 bytes");
     /// ```
-    IdentifyNamespace {
+    IdentifyNamespace [4096] {
         nsze set_nsze u64 @ 0 "Namespace size in logical blocks";
         ncap set_ncap u64 @ 8 "Namespace capacity in logical blocks: how many may be allocated at once";
         nuse set_nuse u64 @ 16 "Namespace utilization in logical blocks: how many are allocated";
