@@ -1,5 +1,6 @@
 //! What an emulator is made of: a plain struct, and the text form that device URLs carry.
 //! `emu:size=1g,lba=4096,queues=4` is the struct's text after `emu:`.
+use crate::sgl::SglSupport;
 use crate::text::{nearest, number, parse_duration, size};
 use crate::{EmulatorError, Fault, Referee};
 use std::ops::RangeInclusive;
@@ -88,6 +89,7 @@ impl NamespaceConfig {
 /// | `queues` | I/O queue pairs granted | `16` |
 /// | `mqes` (`depth`) | entries of the longest queue, 2 to 65536 | `1024` |
 /// | `dbbuf` | shadow doorbells: `on`, `off` | `on` |
+/// | `sgl` | scatter gather lists: `off`, `dword` (data blocks of whole dwords), `byte` | `byte` |
 /// | `vwc` | volatile write cache: `on`, `off` | `on` |
 /// | `awun`, `awupf` | atomic write units in blocks, counted from 0 | `0` |
 /// | `dstrd` | doorbell stride, 0 to 15 | `0` |
@@ -132,6 +134,8 @@ pub struct EmulatorConfig {
     pub max_queue_entries: u32,
     /// Doorbell Buffer Config is supported.
     pub dbbuf: bool,
+    /// Which scatter gather lists commands may have.
+    pub sgl: SglSupport,
     /// A volatile write cache is reported.
     pub vwc: bool,
     /// Atomic Write Unit Normal, in blocks counted from 0.
@@ -177,6 +181,7 @@ impl Default for EmulatorConfig {
             queues: 16,
             max_queue_entries: 1024,
             dbbuf: true,
+            sgl: SglSupport::default(),
             vwc: true,
             awun: 0,
             awupf: 0,
@@ -204,9 +209,9 @@ const NAMESPACE_KEYS: &[&str] = &[
 ];
 /// The keys of the controller.
 const CONTROLLER_KEYS: &[&str] = &[
-    "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "vwc", "awun", "awupf", "dstrd",
-    "mpsmin", "mpsmax", "to_ms", "crto_ms", "enable", "step", "chunk", "seed", "fault", "referee",
-    "mappings",
+    "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "sgl", "vwc", "awun", "awupf",
+    "dstrd", "mpsmin", "mpsmax", "to_ms", "crto_ms", "enable", "step", "chunk", "seed", "fault",
+    "referee", "mappings",
 ];
 const MAX_NAMESPACES: usize = 64;
 
@@ -345,6 +350,14 @@ impl FromStr for EmulatorConfig {
                 "queues" => config.queues = pair.within(1..=4096)?,
                 "mqes" | "depth" => config.max_queue_entries = pair.within(2..=65536)?,
                 "dbbuf" => config.dbbuf = pair.switch()?,
+                "sgl" => {
+                    config.sgl = match pair.value {
+                        "off" => SglSupport::Off,
+                        "dword" => SglSupport::Dword,
+                        "byte" => SglSupport::Byte,
+                        _ => return refuse(whole, "off, dword or byte is wanted"),
+                    }
+                }
                 "vwc" => config.vwc = pair.switch()?,
                 "awun" => config.awun = pair.within(0..=0xffff)?,
                 "awupf" => config.awupf = pair.within(0..=0xffff)?,
@@ -506,7 +519,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config: EmulatorConfig = "size=8m,lba=4096,ns=3,ns2.size=4m,ns3.media=null,mdts=3,\
-            queues=4,mqes=64,dbbuf=off,vwc=off,awun=7,awupf=3,nawun=15,dstrd=2,mpsmin=1,mpsmax=2,\
+            queues=4,mqes=64,dbbuf=off,sgl=dword,vwc=off,awun=7,awupf=3,nawun=15,dstrd=2,mpsmin=1,mpsmax=2,\
             to_ms=1000,crto_ms=2500,enable=3ms,step=on,chunk=64,seed=9,fault=drop@op=read+nth=2,\
             fault=delay:1ms,referee=on,mappings=5,serial=S 1,ns2.csi=2"
             .parse()
@@ -524,6 +537,7 @@ mod tests {
             (config.mdts, config.queues, config.max_queue_entries),
             (3, 4, 64)
         );
+        assert_eq!(config.sgl, SglSupport::Dword);
         assert_eq!(
             (config.dbbuf, config.vwc, config.awun, config.awupf),
             (false, false, 7, 3)
@@ -566,6 +580,7 @@ mod tests {
             ("fault=dorp", "`drop`"),
             ("fault=", "a fault is wanted"),
             ("dbbuf=maybe", "on or off"),
+            ("sgl=on", "off, dword or byte"),
             ("size=1g,size=2g", "twice"),
             ("mqes=8,depth=8", "twice"),
             ("ns2.lba=512,ns2.lba=512", "twice"),

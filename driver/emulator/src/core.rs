@@ -12,6 +12,7 @@ use crate::job::{Begun, Job, Outgoing};
 use crate::namespace::Namespace;
 use crate::nvm::{self, Limits, Transfer};
 use crate::queues::{Cq, Look, Sq};
+use crate::sgl::SglSupport;
 use crate::shadow::ShadowPages;
 use crate::stats::EmulatorStats;
 use std::collections::VecDeque;
@@ -43,6 +44,7 @@ pub(crate) struct Supports {
     pub(crate) queue_entries: u32,
     /// MDTS in bytes.
     max_bytes: u64,
+    sgl: SglSupport,
     enable_time: Duration,
     stepped: bool,
     chunk_bytes: u64,
@@ -139,6 +141,7 @@ impl Machine {
             queues: config.queues,
             queue_entries: config.max_queue_entries,
             max_bytes,
+            sgl: config.sgl,
             enable_time: config.enable_time,
             stepped: config.stepped,
             chunk_bytes: config.chunk_bytes as u64,
@@ -881,6 +884,7 @@ fn limits(supports: &Supports, page_bytes: u64) -> Limits {
         page_bytes,
         max_bytes: supports.max_bytes,
         write_through: false,
+        sgl: supports.sgl,
         in_pieces: supports.stepped,
     }
 }

@@ -54,6 +54,7 @@ impl Identity {
         page.set_vwc(if config.vwc { 0b111 } else { 0b110 });
         page.set_awun(config.awun);
         page.set_awupf(config.awupf);
+        page.set_sgls(config.sgl.sgls().0);
         Self {
             controller: page,
             seed,

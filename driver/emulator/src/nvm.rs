@@ -6,7 +6,8 @@ use crate::iommu::{Direction, Mappings};
 use crate::media::{Medium, MediumError};
 use crate::namespace::Namespace;
 use crate::power::Cache;
-use crate::walk::{PrpWalk, Segment, without_list};
+use crate::sgl::{Run, SglSupport, Walk};
+use crate::walk::{Segment, without_list};
 use underpin_nvme_spec::nvm::ReadWrite;
 use underpin_nvme_spec::{Nsid, NvmOpcode, Sqe, Status};
 
@@ -21,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) max_bytes: u64,
     /// Writes are durable when they complete: the volatile write cache is absent or off.
     pub(crate) write_through: bool,
+    /// Which SGLs commands may have.
+    pub(crate) sgl: SglSupport,
     /// Transfers are made in pieces, between which others are: what is atomic must be staged.
     pub(crate) in_pieces: bool,
 }
@@ -62,7 +65,9 @@ pub(crate) struct Transfer {
     at: u64,
     left: u64,
     segment: Segment,
-    walk: PrpWalk,
+    /// The segment's bytes go nowhere.
+    discarded: bool,
+    walk: Walk,
     /// To be made durable before it completes.
     durable: bool,
     stage: Option<Stage>,
@@ -109,8 +114,8 @@ impl Checked {
     #[inline(always)]
     fn new(namespaces: &[Namespace], limits: &Limits, sqe: &Sqe) -> Result<Self, Status> {
         let command = ReadWrite::from_sqe(sqe);
-        // No fused operations and no SGLs (Base 2.0, 3.3.3.1).
-        if sqe.fuse() != 0 || sqe.psdt() != 0 {
+        // No fused operations (Base 2.0, 3.3.3.1).
+        if sqe.fuse() != 0 || !limits.sgl.takes(sqe.psdt()) {
             return Err(INVALID_FIELD);
         }
         let index = (command.nsid.0 as usize).wrapping_sub(1);
@@ -185,6 +190,9 @@ pub(crate) fn at_once(
     sqe: &Sqe,
     who: Who,
 ) -> Result<(), Status> {
+    if sqe.psdt() != Sqe::PSDT_PRP {
+        return all_of_it(bus, map, namespaces, limits, sqe, who);
+    }
     let command = Checked::new(namespaces, limits, sqe)?;
     let (prp1, prp2) = (sqe.prp1(), sqe.prp2());
     let direct = without_list(prp1, prp2, command.len_bytes, limits.page_bytes);
@@ -265,7 +273,8 @@ impl Transfer {
                 iova: 0,
                 len_bytes: 0,
             },
-            walk: PrpWalk::new(sqe.prp1(), sqe.prp2(), len_bytes, limits.page_bytes),
+            discarded: false,
+            walk: Walk::new(sqe, len_bytes, direction, limits),
             durable,
             stage: stage.filter(|_| namespace.medium.has_bytes()),
             cached: None,
@@ -304,14 +313,17 @@ impl Transfer {
                 return Ok(false);
             }
             if self.segment.len_bytes == 0 {
-                let Some(segment) = self.walk.next(bus, map, who)? else {
-                    return Err(Status::INTERNAL_ERROR);
+                (self.segment, self.discarded) = match self.walk.next(bus, map, who)? {
+                    Some(Run::Memory(segment)) => (segment, false),
+                    Some(Run::Discarded(len_bytes)) => (Segment { iova: 0, len_bytes }, true),
+                    None => return Err(Status::INTERNAL_ERROR),
                 };
-                self.segment = segment;
             }
             let len = self.segment.len_bytes.min(budget);
             let (iova, direction) = (self.segment.iova, self.direction);
-            if let Some(stage) = &mut self.stage {
+            if self.discarded {
+                // Nothing moves.
+            } else if let Some(stage) = &mut self.stage {
                 let from = (self.at - stage.base) as usize;
                 let moved: Result<(), Trouble> =
                     bus.windows(map, iova, len as usize, direction, who, |offset, view| {
@@ -357,7 +369,7 @@ impl Transfer {
 
     /// The last byte moved, if any was.
     pub(crate) fn last_byte(&self) -> Option<LastByte> {
-        let at = self.at.checked_sub(1)?;
+        let at = self.at.checked_sub(1).filter(|_| !self.discarded)?;
         Some(LastByte {
             namespace: self.namespace,
             direction: self.direction,

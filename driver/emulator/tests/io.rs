@@ -299,9 +299,9 @@ fn commands_that_cannot_be() {
             "no broadcast reads",
         ),
         (
-            full(read(1, 0, 1)).with_psdt(1),
+            full(read(1, 0, 1)).with_psdt(2),
             Status::INVALID_FIELD,
-            "no SGLs",
+            "no SGLs for metadata",
         ),
         (
             full(read(1, 0, 1)).with_fuse(1),

@@ -22,11 +22,13 @@ pub mod log;
 pub mod nvm;
 mod opcode;
 pub mod registers;
+mod sgl;
 mod sqe;
 mod status;
 
 pub use cqe::Cqe;
 pub use ids::{Cid, Lba, Nsid, Qid};
 pub use opcode::{AdminOpcode, NvmOpcode};
+pub use sgl::{SglDescriptor, SglType, Sgls};
 pub use sqe::Sqe;
 pub use status::{Status, StatusType};

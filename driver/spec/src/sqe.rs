@@ -1,7 +1,7 @@
 //! The 64-byte submission queue entry (Base 2.0, 3.3.3.1): the fields common to all commands and
 //! the command specific dwords, by number.
 
-use crate::{Cid, Nsid};
+use crate::{Cid, Nsid, SglDescriptor};
 
 /// A submission queue entry, held as its sixteen dwords.
 ///
@@ -195,6 +195,28 @@ impl Sqe {
     pub const fn with_fuse(mut self, fuse: u8) -> Self {
         self.0[0] = self.0[0] & !(0b11 << 8) | (fuse as u32 & 0b11) << 8;
         self
+    }
+
+    /// PSDT: data by PRPs.
+    pub const PSDT_PRP: u8 = 0b00;
+    /// PSDT: data by SGLs; MPTR is the address of one contiguous buffer.
+    pub const PSDT_SGL: u8 = 0b01;
+    /// PSDT: data by SGLs; MPTR is the address of one SGL descriptor.
+    pub const PSDT_SGL_METADATA: u8 = 0b10;
+
+    /// SGL entry 1, dwords 6 to 9: where PRP entries lie otherwise.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sgl1(&self) -> SglDescriptor {
+        SglDescriptor::from_u64s([self.prp1(), self.prp2()])
+    }
+
+    /// With another SGL entry 1.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_sgl1(self, descriptor: SglDescriptor) -> Self {
+        let [low, high] = descriptor.as_u64s();
+        self.with_prp1(low).with_prp2(high)
     }
 
     /// PRP or SGL for data transfer, dword 0 bits 15:14: 0 means PRPs.
