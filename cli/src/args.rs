@@ -21,7 +21,7 @@ Device URLs:
 #[derive(Debug, Parser)]
 #[command(
     name = "underpin",
-    version,
+    version = env!("UNDERPIN_VERSION"),
     about = "List and identify NVMe devices with Underpin's userspace driver",
     arg_required_else_help = true,
     after_help = concat!(
@@ -31,8 +31,10 @@ Device URLs:
         "  underpin identify emu:size=1g       all that it says of itself, by name\n",
         "  underpin identify emu:size=1g --json | jq .controller.mdts\n",
         "\n",
-        "Exit status: 0 fine; 1 a device could not be opened or failed; 2 the command line is\n",
-        "wrong. RUST_LOG=debug shows on standard error what the driver does.\n",
+        "Exit status: 0 fine; 1 a device could not be opened or failed, or the answer could not\n",
+        "be written; 2 the command line is wrong. With --json an error is an object, too:\n",
+        "{\"error\": {\"code\", \"message\", \"hint\"}}. RUST_LOG=debug shows on standard error\n",
+        "what the driver does; RUST_LOG=underpin_nvme=trace chooses a part of it.\n",
         "`underpin help identify` explains device URLs."
     )
 )]
@@ -71,6 +73,44 @@ pub(crate) enum Command {
         )
     )]
     Identify(IdentifyArgs),
+    /// Print a shell's completion script
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  underpin completions bash > ~/.local/share/bash-completion/completions/underpin\n",
+        "  underpin completions fish > ~/.config/fish/completions/underpin.fish"
+    ))]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them to a folder
+    #[command(after_help = concat!(
+        "Examples:\n",
+        "  underpin man | man -l -\n",
+        "  underpin man --dir ~/.local/share/man/man1"
+    ))]
+    Man(ManArgs),
+}
+
+impl Command {
+    /// Whether the answer, and so an error, is to be JSON.
+    pub(crate) const fn json(&self) -> bool {
+        match self {
+            Self::List(args) => args.json,
+            Self::Identify(args) => args.json,
+            Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// Write every page there, one for each command
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,49 +1,132 @@
 //! How the command ends when it does not end well: one message, the next step, a status.
+//! With `--json` the same as one object on standard output.
+use crate::text::escape;
+use serde_json::{Value, json};
 use std::io;
 use std::process::ExitCode;
 use underpin::emulator::EmulatorError;
+use underpin::nvme::CommandError;
+use underpin::spec::Status;
 use underpin::{DeviceUrl, Error};
+
+/// A device could not be opened, or failed; or the answer could not be written.
+const EXIT_FAILED: u8 = 1;
+/// The command line is wrong.
+pub(crate) const EXIT_USAGE: u8 = 2;
 
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line asks for what cannot be.
-    Usage { message: String, hint: String },
-    /// A device could not be opened, or failed.
-    Device { message: String, hint: String },
+    /// Not told yet.
+    Told(Problem),
     /// Devices failed and have been reported where they belong.
     Reported,
     /// The answer could not be written.
     Output(io::Error),
 }
 
-impl Failure {
+/// What is wrong, for people and for programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    /// One word for programs; the README lists them.
+    pub(crate) code: &'static str,
+    /// One line, fit for a terminal.
+    pub(crate) message: String,
+    /// The next step.
+    pub(crate) hint: String,
+    /// What the device answered, where that is the problem.
+    pub(crate) status: Option<Status>,
+    pub(crate) exit: u8,
+}
+
+impl Problem {
     /// A driver's error about `url`, with what to do about it.
     pub(crate) fn device(url: &DeviceUrl, error: &Error) -> Self {
-        Self::Device {
-            message: message(url, error),
+        Self {
+            code: code(error),
+            message: escape(&format!("{url}: {error}")),
             hint: hint(error).to_owned(),
+            status: status(error),
+            exit: EXIT_FAILED,
         }
     }
 
-    /// Says why on standard error and gives the status to exit with.
-    pub(crate) fn report(&self) -> ExitCode {
-        let (message, hint, status) = match self {
-            Self::Usage { message, hint } => (message.clone(), hint.as_str(), 2),
-            Self::Device { message, hint } => (message.clone(), hint.as_str(), 1),
-            Self::Reported => return ExitCode::from(1),
+    /// As JSON; the same object wherever an error is told.
+    pub(crate) fn json(&self) -> Value {
+        let mut object = json!({
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+        });
+        if let Some(status) = self.status {
+            object["status"] = json!({
+                "code": status.code(),
+                "name": status.name(),
+                "type": status.kind().to_string(),
+                "do_not_retry": status.do_not_retry(),
+            });
+        }
+        object
+    }
+
+    /// On standard error, with the next step.
+    pub(crate) fn say(&self) {
+        eprintln!("error: {}", self.message);
+        eprintln!("  try: {}", self.hint);
+    }
+}
+
+impl Failure {
+    /// A driver's error about `url`.
+    pub(crate) fn device(url: &DeviceUrl, error: &Error) -> Self {
+        Self::Told(Problem::device(url, error))
+    }
+
+    /// The command line asks for what cannot be.
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Told(Problem {
+            code: "usage",
+            message: message.into(),
+            hint: hint.into(),
+            status: None,
+            exit: EXIT_USAGE,
+        })
+    }
+
+    /// A file of the user's could not be read or written.
+    pub(crate) fn file(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Told(Problem {
+            code: "file",
+            message: message.into(),
+            hint: hint.into(),
+            status: None,
+            exit: EXIT_FAILED,
+        })
+    }
+
+    /// Says why, as JSON too if that was asked for, and gives the status to exit with.
+    pub(crate) fn report(self, as_json: bool) -> ExitCode {
+        let problem = match self {
+            Self::Told(problem) => problem,
+            Self::Reported => return ExitCode::from(EXIT_FAILED),
             // Whoever read us has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
-            Self::Output(error) => (
-                format!("the answer could not be written: {error}"),
-                "make room, or write it elsewhere",
-                1,
-            ),
+            Self::Output(error) => Problem {
+                code: "output",
+                message: format!("the answer could not be written: {error}"),
+                hint: "make room, or write it elsewhere".to_owned(),
+                status: None,
+                exit: EXIT_FAILED,
+            },
         };
-        say(&message, hint);
-        ExitCode::from(status)
+        problem.say();
+        if as_json && problem.code != "output" {
+            // Whether it can be written or not, the status is that of the problem.
+            let _ = crate::output::json(&json!({ "error": problem.json() }));
+        }
+        ExitCode::from(problem.exit)
     }
 }
 
@@ -53,19 +136,37 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// A driver's error about `url` in one line, fit for a terminal.
-pub(crate) fn message(url: &DeviceUrl, error: &Error) -> String {
-    crate::text::escape(&format!("{url}: {error}"))
+/// One word for a driver's error, for programs.
+fn code(error: &Error) -> &'static str {
+    match error {
+        Error::Url(_) => "url",
+        Error::Emulator(EmulatorError::Option { .. } | EmulatorError::Fault(_)) => "url",
+        Error::Emulator(EmulatorError::File { .. }) => "file",
+        Error::Emulator(EmulatorError::InUse { .. }) | Error::InUse { .. } => "in-use",
+        Error::Emulator(_) | Error::Dma(_) => "memory",
+        Error::Transport(_) => "unreachable",
+        Error::NoNamespace { .. } => "no-namespace",
+        Error::Unsupported { .. } => "unsupported",
+        Error::NotInTime { .. } => "timeout",
+        Error::Failed(_) | Error::Command(CommandError::Lost(_)) => "failed",
+        Error::Admin { .. } | Error::Command(_) => "status",
+        Error::BadAnswer { .. } => "bad-answer",
+        _ => "device",
+    }
 }
 
-/// A message and the next step on standard error.
-pub(crate) fn say(message: &str, hint: &str) {
-    eprintln!("error: {message}");
-    eprintln!("  try: {hint}");
+/// What the device answered, if it did.
+fn status(error: &Error) -> Option<Status> {
+    match error {
+        Error::Admin { status, .. } | Error::Command(CommandError::Status { status, .. }) => {
+            Some(*status)
+        }
+        _ => None,
+    }
 }
 
 /// What to do about a driver's error.
-pub(crate) fn hint(error: &Error) -> &'static str {
+fn hint(error: &Error) -> &'static str {
     match error {
         Error::Url(_) | Error::Emulator(EmulatorError::Option { .. } | EmulatorError::Fault(_)) => {
             "`underpin help identify` explains device URLs"

@@ -1,6 +1,6 @@
 //! `underpin list`: the controllers on the PCI bus, and the devices that were named.
 use crate::args::ListArgs;
-use crate::failure::{self, Failure};
+use crate::failure::{Failure, Problem};
 use crate::output::{self, Style};
 use crate::sysfs::{self, BlockDevice, Bus, PciController};
 use crate::{device, text};
@@ -20,10 +20,10 @@ struct Opened {
 pub(crate) fn run(args: &ListArgs) -> Result<(), Failure> {
     if !args.sysfs.is_dir() {
         let directory = text::escape(&args.sysfs.to_string_lossy());
-        return Err(Failure::Usage {
-            message: format!("--sysfs {directory}: there is no such directory"),
-            hint: "leave --sysfs out, or name the place where sysfs is mounted".to_owned(),
-        });
+        return Err(Failure::usage(
+            format!("--sysfs {directory}: there is no such directory"),
+            "leave --sysfs out, or name the place where sysfs is mounted",
+        ));
     }
     let bus = sysfs::bus(&args.sysfs);
     let devices: Vec<_> = args.urls.iter().map(|url| (url, open(url))).collect();
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ListArgs) -> Result<(), Failure> {
     for (url, device) in &devices {
         if let Err(error) = device {
             failed = true;
-            failure::say(&failure::message(url, error), failure::hint(error));
+            Problem::device(url, error).say();
         }
     }
     if failed {
@@ -62,7 +62,10 @@ fn as_json(bus: &Bus, devices: &[(&DeviceUrl, Result<Opened, Error>)]) -> Value 
     let devices: Vec<Value> = devices
         .iter()
         .map(|(url, device)| match device {
-            Err(error) => json!({ "url": url.to_string(), "error": error.to_string() }),
+            Err(error) => json!({
+                "url": url.to_string(),
+                "error": Problem::device(url, error).json(),
+            }),
             Ok(device) => json!({
                 "url": url.to_string(),
                 "model": device.model,

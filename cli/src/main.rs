@@ -8,23 +8,55 @@ mod failure;
 mod identify;
 mod list;
 mod log;
+mod manual;
 mod output;
 mod sysfs;
 mod text;
 
 use args::{Args, Command};
 use clap::Parser;
+use failure::{EXIT_USAGE, Failure, Problem};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return refused(&error),
+    };
     log::install();
+    let as_json = args.command.json();
     let ended = match args.command {
         Command::List(args) => list::run(&args),
         Command::Identify(args) => identify::run(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(as_json),
     }
+}
+
+/// The command line could not be read, or asks for help. Whoever wants JSON gets JSON for this, too:
+/// what else was meant is not known, but that is.
+fn refused(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() || !wants_json {
+        error.exit();
+    }
+    let text = error.to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let is_url = text.contains("[URL]") || text.contains("<URL>");
+    let problem = Problem {
+        code: match error.kind() {
+            clap::error::ErrorKind::ValueValidation if is_url => "url",
+            _ => "usage",
+        },
+        message: text::escape(first.trim_start_matches("error: ")),
+        hint: "underpin help explains".to_owned(),
+        status: None,
+        exit: EXIT_USAGE,
+    };
+    Failure::Told(problem).report(true)
 }

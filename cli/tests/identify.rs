@@ -117,7 +117,9 @@ fn a_namespace_in_the_url_is_shown_alone() {
         (&json!(2), &json!(4096))
     );
     let none = run(["identify", "emu:ns=3,size=4m?ns=9", "--json"]).ends(1);
-    assert!(none.stdout.is_empty(), "{}", none.stdout);
+    let error = &none.json()["error"];
+    assert_eq!(error["code"], "no-namespace");
+    assert!(error["hint"].as_str().unwrap().contains("?ns="));
     assert!(
         none.stderr.contains("1, 2, 3") && none.stderr.contains("try: "),
         "{}",
@@ -156,15 +158,62 @@ fn a_bad_url_is_refused_with_the_way_out() {
         assert!(run.stderr.contains(hint), "{url}: {}", run.stderr);
         assert!(run.stderr.contains("Device URLs:"), "{url}: {}", run.stderr);
     }
-    for args in [
-        &[][..],
-        &["identify"],
-        &["identify", "emu:", "--raw", "--json"],
-        &["lst"],
-    ] {
+    for args in [&[][..], &["identify"], &["lst"]] {
         let run = run(args).ends(2);
         assert!(run.stdout.is_empty() && !run.stderr.is_empty(), "{args:?}");
     }
+}
+
+/// Whoever asks for JSON gets one object whatever goes wrong, with a word for programs, and the same
+/// status and message on standard error as anybody else.
+#[test]
+fn errors_are_json_too() {
+    for (url, status, code) in [
+        ("emu:szie=1g", 2, "url"),
+        ("nvme0n1", 2, "url"),
+        ("emu:size=1g,size=2g", 2, "url"),
+        ("emu:size=4m?ns=2", 1, "no-namespace"),
+        ("emu:file=/nonexistent/dir/disk,size=4m", 1, "file"),
+        ("emu:size=4m,to_ms=500,fault=never-ready", 1, "timeout"),
+        ("emu:size=4m,fault=removed@op=identify", 1, "failed"),
+        ("emu:size=4m,fault=status:0x006@op=identify", 1, "status"),
+    ] {
+        for command in ["identify", "list"] {
+            let run = run([command, url, "--json"]).ends(status);
+            let found = run.json();
+            let error = match status {
+                1 if command == "list" => &found["devices"][0]["error"],
+                _ => &found["error"],
+            };
+            assert_eq!(error["code"], code, "{command} {url}: {found}");
+            for part in ["message", "hint"] {
+                let text = error[part].as_str().unwrap();
+                assert!(
+                    !text.is_empty() && run.stderr.contains(text),
+                    "{found} {}",
+                    run.stderr
+                );
+            }
+            if code == "status" {
+                assert_eq!(error["status"]["code"], 6);
+                assert!(error["status"]["name"].is_string(), "{found}");
+            }
+        }
+    }
+    for args in [
+        &["identify", "emu:", "--raw", "--json"][..],
+        &["identify", "--json"],
+        &["--json"],
+        &["lst", "--json"],
+    ] {
+        assert_eq!(
+            run(args).ends(2).json()["error"]["code"],
+            "usage",
+            "{args:?}"
+        );
+    }
+    let no_sysfs = run(["list", "--json", "--sysfs", "/nonexistent"]).ends(2);
+    assert_eq!(no_sysfs.json()["error"]["code"], "usage");
 }
 
 /// A device that fails ends the command with status 1 and a next step, not with a panic.
@@ -220,10 +269,7 @@ fn help_and_version_are_on_standard_output() {
     }
     assert!(run(["--help"]).ends(0).stdout.contains("Exit status:"));
     let version = run(["--version"]).ends(0).stdout;
-    assert_eq!(
-        version.trim(),
-        format!("underpin {}", env!("CARGO_PKG_VERSION"))
-    );
+    support::is_version(version.trim(), "underpin ");
 }
 
 /// `RUST_LOG` shows the driver's doings on standard error and leaves standard output alone.

@@ -327,14 +327,14 @@ fn a_device_that_fails_is_told_and_the_others_are_listed() {
     let run = sysfs.list(&[&["--json"][..], &urls].concat()).ends(1);
     let found = run.json();
     assert!(
-        found["devices"][0]["error"]
+        found["devices"][0]["error"]["message"]
             .as_str()
             .unwrap()
             .contains("no namespace 7")
     );
     assert_eq!(found["devices"][1]["namespaces"][0]["len_bytes"], 4 << 20);
     assert!(
-        found["devices"][2]["error"]
+        found["devices"][2]["error"]["message"]
             .as_str()
             .unwrap()
             .contains("/nonexistent/dir/disk")

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::options::ini::{self, entry_from};
+use crate::options::manual;
 use crate::options::suggest;
 use crate::options::table::{self, Kind, Known};
 use crate::options::units;
@@ -41,22 +42,6 @@ pub(crate) struct RunRequest {
     pub(crate) only_sections: Vec<String>,
     pub(crate) sections: Vec<Section>,
 }
-
-/// Names of the program's own switches, for suggestions.
-const SWITCHES: &[&str] = &[
-    "output",
-    "output-format",
-    "section",
-    "parse-only",
-    "eta",
-    "status-interval",
-    "readonly",
-    "warnings-fatal",
-    "help",
-    "cmdhelp",
-    "enghelp",
-    "version",
-];
 
 /// Reads the arguments (without the program's name).
 pub(crate) fn parse(arguments: &[String]) -> Result<Invocation, Vec<OptionError>> {
@@ -146,7 +131,7 @@ impl Parser {
             entry.value = Some(next.clone());
             used = 2;
         }
-        if SWITCHES.contains(&entry.key.as_str()) {
+        if manual::switches().any(|switch| switch == entry.key) {
             self.switch(&entry.key, entry.value.as_deref(), &origin)?;
         } else {
             self.job_option(entry)?;
@@ -207,7 +192,13 @@ impl Parser {
             "readonly" => request.read_only = true,
             "warnings-fatal" => request.warnings_fatal = true,
             "help" => self.print = Some(crate::options::help::overview()),
-            "version" => self.print = Some(format!("{}\n", crate::report::PROGRAM)),
+            "version" => self.print = Some(format!("underpin-fio-{}\n", env!("UNDERPIN_VERSION"))),
+            "man" => self.print = manual::page(),
+            "completions" => {
+                let accepted = || format!("accepted are {}", manual::SHELLS.join(", "));
+                let script = value.and_then(manual::completions);
+                self.print = Some(script.ok_or_else(|| bad(&accepted()))?);
+            }
             "enghelp" => {
                 self.print = crate::options::help::option(Some("ioengine")).ok();
             }
@@ -221,7 +212,7 @@ impl Parser {
 
     fn job_option(&mut self, entry: Entry) -> Result<(), OptionError> {
         if table::find(&entry.key).is_none() {
-            let names = table::suggestible().chain(SWITCHES.iter().copied());
+            let names = table::suggestible().chain(manual::switches());
             return Err(OptionError::Unknown {
                 nearest: suggest::nearest(&entry.key, names),
                 origin: entry.origin,
@@ -257,10 +248,7 @@ impl Parser {
 fn takes_value(name: &str) -> bool {
     match table::find(name) {
         Some(Known::Option(def)) => def.kind != Kind::Switch,
-        _ => matches!(
-            name,
-            "output" | "output-format" | "section" | "eta" | "status-interval"
-        ),
+        _ => manual::takes_value(name),
     }
 }
 

@@ -113,6 +113,33 @@ fn a_closed_standard_output_is_an_error() {
     assert_eq!(run("1<>/dev/null").0, Some(0));
 }
 
+/// The version names the commit; scripts and manual are printed, and a shell that has none is told
+/// which have.
+#[test]
+fn the_program_describes_itself() {
+    let version = succeed(ours().arg("--version"));
+    let start = format!("underpin-fio-{} (", env!("CARGO_PKG_VERSION"));
+    let commit = version
+        .trim()
+        .strip_prefix(&start)
+        .and_then(|rest| rest.strip_suffix(')'));
+    let is_commit = |id: &str| id.len() == 7 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    assert!(commit.is_some_and(is_commit), "{version}");
+    assert!(succeed(ours().arg("--man")).contains(".TH underpin-fio 1"));
+    let script = succeed(ours().args(["--completions", "bash"]));
+    let ask = "COMP_WORDS=(underpin-fio --iodep); COMP_CWORD=1; \
+               _underpin__fio underpin-fio --iodep underpin-fio; echo \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash");
+    let words = succeed(bash.args(["-c", &format!("{script}\n{ask}")]));
+    assert!(
+        words.split_whitespace().any(|word| word == "--iodepth"),
+        "{words}"
+    );
+    let (result, _, stderr) = output(ours().arg("--completions=csh"));
+    assert_eq!(result.status.code(), Some(2));
+    assert!(stderr.contains("zsh"), "{stderr}");
+}
+
 /// `--parse-only` checks and touches nothing; `--readonly` refuses writers.
 #[test]
 fn checks_without_a_run() {

@@ -18,10 +18,10 @@ use underpin::{Controller, DeviceUrl, Namespace};
 
 pub(crate) fn run(args: &IdentifyArgs) -> Result<(), Failure> {
     if args.raw && stdout().is_terminal() {
-        return Err(Failure::Usage {
-            message: "--raw writes 4096 bytes that are not text, and this is a terminal".to_owned(),
-            hint: "underpin identify URL --raw | xxd".to_owned(),
-        });
+        return Err(Failure::usage(
+            "--raw writes 4096 bytes that are not text, and this is a terminal",
+            "underpin identify URL --raw | xxd",
+        ));
     }
     let url = &args.url;
     let failed = |error| Failure::device(url, &error);

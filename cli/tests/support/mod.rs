@@ -56,6 +56,16 @@ pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) 
     }
 }
 
+/// Fails unless the text is the program's version: with seven digits of the commit in a checkout,
+/// which is where tests run.
+#[track_caller]
+pub(crate) fn is_version(text: &str, program: &str) {
+    let rest = text.strip_prefix(&format!("{program}{} (", env!("CARGO_PKG_VERSION")));
+    let commit = rest.and_then(|rest| rest.strip_suffix(')'));
+    let is_commit = |id: &str| id.len() == 7 && id.bytes().all(|digit| digit.is_ascii_hexdigit());
+    assert!(commit.is_some_and(is_commit), "{text}");
+}
+
 /// A sysfs that holds what a test puts there.
 pub(crate) struct Sysfs(TempDir);
 

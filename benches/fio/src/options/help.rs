@@ -33,6 +33,8 @@ Switches:
   --readonly             refuse jobs that write
   --warnings-fatal       treat warnings as errors
   --cmdhelp[=OPTION]     explain one job option, or list all
+  --completions=SHELL    print the completion script of bash, elvish, fish, powershell or zsh
+  --man                  print the manual page: underpin-fio --man | man -l -
   --help, --version
 
 A job file (- for standard input) is a list of sections:
@@ -53,8 +55,8 @@ Numbers take k, m, g, t (powers of 1024 unless kb_base=1000) and %; times take u
 s, m, h, d. ${NAME} is replaced from the environment.
 
 Ctrl-C ends the run and reports what was measured; a second one leaves at once.
-Exit status: 0 fine, 1 an I/O failed or a block did not verify, 2 the command line or
-job file is wrong, 130 interrupted. RUST_LOG=debug shows on
+Exit status: 0 fine, 1 an I/O failed, a block did not verify or a device did not close,
+2 the command line or job file is wrong, 130 interrupted. RUST_LOG=debug shows on
 standard error what the driver does.
 
 Job options (--cmdhelp=OPTION for more):

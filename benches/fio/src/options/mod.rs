@@ -6,6 +6,7 @@
 pub(crate) mod error;
 pub(crate) mod help;
 pub(crate) mod ini;
+pub(crate) mod manual;
 pub(crate) mod suggest;
 pub(crate) mod table;
 pub(crate) mod units;
