@@ -6,7 +6,7 @@ use underpin::DeviceUrl;
 use underpin::emulator::EmulatorConfig;
 use underpin::nvme::DeviceAddress;
 
-const DEVICE_URLS: &str = "\
+pub(crate) const DEVICE_URLS: &str = "\
 Device URLs:
   emu:KEY=VALUE,...    an NVMe controller in software, inside this process: no device, no
                        driver and no privilege needed. It ends with the command.
@@ -22,7 +22,7 @@ Device URLs:
 #[command(
     name = "underpin",
     version = env!("UNDERPIN_VERSION"),
-    about = "List and identify NVMe devices with Underpin's userspace driver",
+    about = "List, describe and command NVMe devices with Underpin's userspace driver",
     arg_required_else_help = true,
     after_help = concat!(
         "Examples:\n",
@@ -30,6 +30,7 @@ Device URLs:
         "  underpin list emu:size=1g           and one in software\n",
         "  underpin identify emu:size=1g       all that it says of itself, by name\n",
         "  underpin identify emu:size=1g --json | jq .controller.mdts\n",
+        "  underpin log smart emu:size=1g      how it is doing\n",
         "\n",
         "Exit status: 0 fine; 1 a device could not be opened or failed, or the answer could not\n",
         "be written; 2 the command line is wrong. With --json an error is an object, too:\n",
@@ -73,6 +74,46 @@ pub(crate) enum Command {
         )
     )]
     Identify(IdentifyArgs),
+    /// Read a log page: errors, health, firmware, changed namespaces, command effects, or raw
+    #[command(
+        allow_missing_positional = true,
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin log smart emu:size=1g\n",
+            "  underpin log effects emu:size=1g --json | jq '.io[].name'\n",
+            "  underpin log --raw 0x02 --len 512 emu:size=1g            as a dump\n",
+            "  underpin log --raw 0x02 --len 512 --binary emu:size=1g | xxd"
+        )
+    )]
+    Log(crate::log_page::LogArgs),
+    /// Show what a controller is set to, or set it, by name or number
+    #[command(
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin features emu:size=1g                                 all that it has\n",
+            "  underpin features emu:size=1g get volatile-write-cache\n",
+            "  underpin features emu:size=1g get 0x04 --select default --json\n",
+            "  underpin features emu:size=1g set volatile-write-cache --value 0\n",
+            "\n",
+            "An emu: device ends with the command, and its settings with it."
+        )
+    )]
+    Features(crate::features::FeaturesArgs),
+    /// Send any admin or I/O command, with data in either direction
+    #[command(
+        long_about = "Sends a command as it is given. The driver fills in the identifier and where \
+            the data lie, and refuses what would change queues, doorbells or blocks behind its \
+            back, unless --dangerous is given.",
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin passthru emu:size=1g admin --opcode 0x06 --cdw10 1 --data-in 4096\n",
+            "  underpin passthru 'emu:size=1g?ns=1' io --opcode 0x02 --data-in 512 --binary | xxd\n",
+            "  underpin passthru emu:size=1g io --opcode 0x01 --data-out block.bin\n",
+            "\n",
+            "What a command does to the device is between you and the specification."
+        )
+    )]
+    Passthru(crate::passthru::PassthruArgs),
     /// Print a shell's completion script
     #[command(after_help = concat!(
         "Examples:\n",
@@ -95,6 +136,9 @@ impl Command {
         match self {
             Self::List(args) => args.json,
             Self::Identify(args) => args.json,
+            Self::Log(args) => args.json,
+            Self::Features(args) => args.json,
+            Self::Passthru(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }
     }
@@ -148,7 +192,7 @@ pub(crate) struct IdentifyArgs {
 }
 
 /// Understands a URL down to the last option of an embedded controller.
-fn device_url(text: &str) -> Result<DeviceUrl, String> {
+pub(crate) fn device_url(text: &str) -> Result<DeviceUrl, String> {
     let url: DeviceUrl = text
         .parse()
         .map_err(|error: underpin::nvme::DeviceUrlError| {

@@ -19,6 +19,8 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) enum Failure {
     /// Not told yet.
     Told(Problem),
+    /// The same, after an answer that is right for all that: standard output is left alone.
+    AfterAnswer(Problem),
     /// Devices failed and have been reported where they belong.
     Reported,
     /// The answer could not be written.
@@ -42,9 +44,15 @@ pub(crate) struct Problem {
 impl Problem {
     /// A driver's error about `url`, with what to do about it.
     pub(crate) fn device(url: &DeviceUrl, error: &Error) -> Self {
+        let text = error.to_string();
+        // Many of the driver's errors begin with the device themselves.
+        let message = match text.starts_with(&url.device.to_string()) {
+            true => text,
+            false => format!("{url}: {text}"),
+        };
         Self {
             code: code(error),
-            message: escape(&format!("{url}: {error}")),
+            message: escape(&message),
             hint: hint(error).to_owned(),
             status: status(error),
             exit: EXIT_FAILED,
@@ -108,6 +116,10 @@ impl Failure {
     pub(crate) fn report(self, as_json: bool) -> ExitCode {
         let problem = match self {
             Self::Told(problem) => problem,
+            Self::AfterAnswer(problem) => {
+                problem.say();
+                return ExitCode::from(problem.exit);
+            }
             Self::Reported => return ExitCode::from(EXIT_FAILED),
             // Whoever read us has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -146,7 +158,9 @@ fn code(error: &Error) -> &'static str {
         Error::Emulator(_) | Error::Dma(_) => "memory",
         Error::Transport(_) => "unreachable",
         Error::NoNamespace { .. } => "no-namespace",
-        Error::Unsupported { .. } => "unsupported",
+        Error::Unsupported { .. } | Error::NotSupported { .. } => "unsupported",
+        Error::WouldBreakDriver { .. } => "refused",
+        Error::Request(_) | Error::TooLong { .. } | Error::Buffer(_) => "request",
         Error::NotInTime { .. } => "timeout",
         Error::Failed(_) | Error::Command(CommandError::Lost(_)) => "failed",
         Error::Admin { .. } | Error::Command(_) => "status",
@@ -179,6 +193,13 @@ fn hint(error: &Error) -> &'static str {
         }
         Error::Emulator(_) => "choose a smaller size, or end other programs",
         Error::NoNamespace { .. } => "leave ?ns= out to see every namespace",
+        Error::NotSupported { .. } => "underpin log effects URL shows what the device has",
+        Error::WouldBreakDriver { .. } => {
+            "underpin passthru --dangerous sends it; what comes then may be errors only"
+        }
+        Error::Request(_) | Error::TooLong { .. } | Error::Buffer(_) => {
+            "compare the command with the specification: its length, its opcode's data direction"
+        }
         Error::Unsupported { .. } => "another device; this one lacks what the driver needs",
         Error::NotInTime { .. } | Error::Failed(_) | Error::Transport(_) => {
             "reset the device or cycle its power; RUST_LOG=debug shows how far it came"

@@ -49,13 +49,15 @@ pub(crate) fn run(args: &ListArgs) -> Result<(), Failure> {
 fn open(url: &DeviceUrl) -> Result<Opened, Error> {
     let controller = device::open(url)?;
     let identify = controller.identify();
-    Ok(Opened {
+    let opened = Opened {
         model: identify.mn().to_string(),
         serial: identify.sn().to_string(),
         firmware: identify.fr().to_string(),
         version: controller.version().to_string(),
         namespaces: device::namespaces(url, &controller)?,
-    })
+    };
+    controller.close()?;
+    Ok(opened)
 }
 
 fn as_json(bus: &Bus, devices: &[(&DeviceUrl, Result<Opened, Error>)]) -> Value {

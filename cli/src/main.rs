@@ -5,11 +5,15 @@
 mod args;
 mod device;
 mod failure;
+mod features;
 mod identify;
 mod list;
 mod log;
+mod log_page;
 mod manual;
+mod number;
 mod output;
+mod passthru;
 mod sysfs;
 mod text;
 
@@ -28,6 +32,9 @@ fn main() -> ExitCode {
     let ended = match args.command {
         Command::List(args) => list::run(&args),
         Command::Identify(args) => identify::run(&args),
+        Command::Log(args) => log_page::run(&args),
+        Command::Features(args) => features::run(&args),
+        Command::Passthru(args) => passthru::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };

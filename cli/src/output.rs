@@ -29,6 +29,26 @@ impl Style {
     }
 }
 
+/// What a command prints.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Text(String),
+    Json(Value),
+    /// As they are.
+    Bytes(Vec<u8>),
+}
+
+impl Answer {
+    /// Writes it to standard output.
+    pub(crate) fn print(&self) -> Result<(), Failure> {
+        match self {
+            Self::Text(answer) => text(answer),
+            Self::Json(answer) => json(answer),
+            Self::Bytes(answer) => bytes(answer),
+        }
+    }
+}
+
 /// Writes text to standard output.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     bytes(text.as_bytes())

@@ -45,6 +45,40 @@ pub(crate) fn size(len_bytes: u128) -> String {
     }
 }
 
+/// Bytes as people read them: offset, 16 bytes, the printable ones. Lines that repeat the one
+/// before are left out but for a star.
+pub(crate) fn dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut last: Option<&[u8]> = None;
+    let mut starred = false;
+    for (at, line) in bytes.chunks(16).enumerate() {
+        let is_end = (at + 1) * 16 >= bytes.len();
+        if last == Some(line) && !is_end {
+            if !starred {
+                text.push_str("*\n");
+            }
+            starred = true;
+            continue;
+        }
+        (last, starred) = (Some(line), false);
+        let _ = write!(text, "{:08x} ", at * 16);
+        for place in 0..16 {
+            let gap = if place == 8 { " " } else { "" };
+            let _ = match line.get(place) {
+                Some(byte) => write!(text, "{gap} {byte:02x}"),
+                None => write!(text, "{gap}   "),
+            };
+        }
+        let shown = |&byte: &u8| match byte {
+            b' '..=b'~' => char::from(byte),
+            _ => '.',
+        };
+        let shown: String = line.iter().map(shown).collect();
+        let _ = writeln!(text, "  |{shown}|");
+    }
+    text
+}
+
 /// Rows in columns that are as wide as they need, two spaces apart, each line after `indent`.
 pub(crate) fn columns(indent: &str, rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
@@ -90,6 +124,23 @@ mod tests {
         assert_eq!(size((1 << 40) - 1), "1023.9 GiB");
         assert_eq!(size(u128::from(u64::MAX) + 1), "16 EiB");
         assert!(size(u128::MAX).ends_with("EiB"));
+    }
+
+    #[test]
+    fn bytes_are_dumped_with_repeats_left_out_and_nothing_unprintable() {
+        let mut bytes = b"NVMe\x1b".to_vec();
+        bytes.resize(100, 0);
+        let text = dump(&bytes);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(
+            lines[0].starts_with("00000000  4e 56 4d 65 1b 00 00 00  00"),
+            "{text}"
+        );
+        assert!(lines[0].ends_with("|NVMe............|"), "{text}");
+        assert_eq!(lines[2], "*");
+        assert!(lines[3].starts_with("00000060  00 00 00 00  ") && lines[3].ends_with("|....|"));
+        assert_eq!(dump(&[]), "");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `underpin identify`: all that a controller and its namespaces say of themselves.
 mod controller;
 mod namespace;
-mod rows;
+pub(crate) mod rows;
 
 use crate::args::IdentifyArgs;
 use crate::failure::Failure;
-use crate::output::{self, Style};
+use crate::output::{Answer, Style};
 use crate::{device, text};
 use rows::{Context, Form, Row, field_bytes};
 use serde_json::{Map, Value, json};
@@ -24,20 +24,20 @@ pub(crate) fn run(args: &IdentifyArgs) -> Result<(), Failure> {
         ));
     }
     let url = &args.url;
-    let failed = |error| Failure::device(url, &error);
-    let controller = device::open(url).map_err(failed)?;
-    let namespaces = device::namespaces(url, &controller).map_err(failed)?;
-    if args.raw {
-        let page = match (url.nsid, namespaces.first()) {
-            (Some(_), Some(namespace)) => namespace.identify().as_bytes(),
-            _ => controller.identify().as_bytes(),
-        };
-        output::bytes(page)
-    } else if args.json {
-        output::json(&as_json(url, &controller, &namespaces))
-    } else {
-        output::text(&as_text(url, &controller, &namespaces, Style::of_stdout()))
-    }
+    device::answer(url, |controller| {
+        let namespaces = device::namespaces(url, controller)?;
+        Ok(if args.raw {
+            let page = match (url.nsid, namespaces.first()) {
+                (Some(_), Some(namespace)) => namespace.identify().as_bytes(),
+                _ => controller.identify().as_bytes(),
+            };
+            Answer::Bytes(page.to_vec())
+        } else if args.json {
+            Answer::Json(as_json(url, controller, &namespaces))
+        } else {
+            Answer::Text(as_text(url, controller, &namespaces, Style::of_stdout()))
+        })
+    })
 }
 
 fn write_cache(state: WriteCache) -> &'static str {
@@ -49,10 +49,10 @@ fn write_cache(state: WriteCache) -> &'static str {
 }
 
 /// A page's fields by name, each with the row that shows it.
-fn entries<'a>(
+pub(crate) fn entries<'a>(
     rows: &'static [Row],
     fields: &'static [Field],
-    page: &'a [u8; 4096],
+    page: &'a [u8],
 ) -> impl Iterator<Item = (&'static Row, &'a [u8])> {
     rows.iter()
         .zip(fields)

@@ -108,7 +108,7 @@ impl Row {
 }
 
 /// The bytes of `field` in `page`; the tables are checked to lie within it.
-pub(crate) fn field_bytes(page: &[u8; 4096], field: Field) -> &[u8] {
+pub(crate) fn field_bytes(page: &[u8], field: Field) -> &[u8] {
     page.get(field.offset..field.offset + field.len_bytes)
         .unwrap_or_default()
 }
@@ -122,7 +122,7 @@ pub(crate) fn number(bytes: &[u8]) -> u128 {
         .fold(0, |number, &byte| number << 8 | u128::from(byte))
 }
 
-fn hexadecimal<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
+pub(crate) fn hexadecimal<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
     bytes.fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -154,6 +154,11 @@ impl Row {
 
     /// The field as lines of text: name, value, label with meaning; then the bits that are set.
     pub(crate) fn text(&self, bytes: &[u8], context: &Context) -> String {
+        self.text_after(10, bytes, context)
+    }
+
+    /// The same, with room for a name of `width` characters.
+    pub(crate) fn text_after(&self, width: usize, bytes: &[u8], context: &Context) -> String {
         let digits = 2 + 2 * bytes.len();
         let value = match self.form {
             Form::Decimal => number(bytes).to_string(),
@@ -167,14 +172,15 @@ impl Row {
             }
             Form::PowerStates | Form::LbaFormats => return String::new(),
         };
-        let mut text = format!("  {:<10} {value:<20}  {}", self.name, self.label);
+        let mut text = format!("  {:<width$} {value:<20}  {}", self.name, self.label);
         if let Some(meaning) = self.meaning {
             let _ = write!(text, ": {}", meaning(number(bytes), context));
         }
         text.truncate(text.trim_end().len());
         text.push('\n');
+        let indent = width + 25;
         for (low, what) in self.set_bits(number(bytes)) {
-            let _ = writeln!(text, "{:35}[{low}] {what}", "");
+            let _ = writeln!(text, "{:indent$}[{low}] {what}", "");
         }
         text
     }
