@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let space = DmaSpace::new();
     let controller = Controller::open("emu:size=64m", &space, ControllerOptions::default())?;
     let namespace = controller.namespace(None)?;
-    let mut queue = controller.queue_pair::<InFlight>(QueueOptions { depth: DEPTH })?;
+    let mut queue = controller.queue_pair::<InFlight>(QueueOptions {
+        depth: DEPTH,
+        ..QueueOptions::default()
+    })?;
     let pool = space.pool(
         "pages",
         PoolOptions {

@@ -44,5 +44,5 @@ pub use underpin_nvme_spec as spec;
 pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions};
 pub use underpin_nvme::{
     CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure, Io, Lba,
-    Namespace, Nsid, QueueOptions, QueuePair, Token,
+    Namespace, Nsid, QueueOptions, QueuePair, Token, Waiting,
 };

@@ -92,7 +92,10 @@ fn devices_of_every_shape_are_driven() {
         let rig = Rig::new(config);
         let controller = rig.controller();
         let ns = controller.namespace(None).unwrap();
-        let options = QueueOptions { depth: 16 };
+        let options = QueueOptions {
+            depth: 16,
+            ..QueueOptions::default()
+        };
         let mut queue = controller.queue_pair(options).unwrap();
         let needed = 65_536_u64.div_ceil(controller.max_transfer_bytes());
         if needed <= queue.depth() as u64 {
@@ -140,7 +143,10 @@ fn short_rings_turn_over() {
         };
         let controller = rig.open(options).unwrap();
         let ns = controller.namespace(None).unwrap();
-        let options = QueueOptions { depth: wanted };
+        let options = QueueOptions {
+            depth: wanted,
+            ..QueueOptions::default()
+        };
         let mut queue: Queue = controller.queue_pair(options).unwrap();
         assert_eq!(queue.depth(), depth, "MQES {mqes}");
         let pool = pool(&rig.space, 4096, depth + 1);
@@ -347,7 +353,12 @@ fn refusals_give_the_buffer_back() {
     let other = Rig::joining("size=16m", &rig.space, &rig.referee);
     let (controller, elsewhere) = (rig.controller(), other.controller());
     let ns = controller.namespace(None).unwrap();
-    let mut queue: Queue = controller.queue_pair(QueueOptions { depth: 4 }).unwrap();
+    let mut queue: Queue = controller
+        .queue_pair(QueueOptions {
+            depth: 4,
+            ..QueueOptions::default()
+        })
+        .unwrap();
     let pool = pool(&rig.space, 64 << 10, 8);
 
     let refused = |queue: &mut Queue, io: Io, buffer: DmaBuf| -> Error {
@@ -528,6 +539,7 @@ fn queues_are_granted_counted_and_used_again() {
     for round in 0..1000 {
         let options = QueueOptions {
             depth: 1 + round % 40,
+            ..QueueOptions::default()
         };
         let mut queue = controller.queue_pair(options).unwrap();
         let mut buffer = pool.alloc().unwrap();
@@ -754,7 +766,12 @@ fn a_host_that_is_late_does_not_blame_the_device() {
     };
     let controller = rig.open(options).unwrap();
     let ns = controller.namespace(None).unwrap();
-    let mut queue: Queue = controller.queue_pair(QueueOptions { depth: 8 }).unwrap();
+    let mut queue: Queue = controller
+        .queue_pair(QueueOptions {
+            depth: 8,
+            ..QueueOptions::default()
+        })
+        .unwrap();
     let pool = pool(&rig.space, 4096, 8);
     // The ring is left near its end, so that what waits lies on both sides of it.
     for _ in 0..14 {

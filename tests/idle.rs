@@ -21,7 +21,14 @@ fn transitions(config: &str, wanted: u64) {
     };
     let pool = rig.space.pool("idle", options).unwrap();
     let mut queues: Vec<QueuePair<DmaBuf>> = (0..2)
-        .map(|_| controller.queue_pair(QueueOptions { depth: 4 }).unwrap())
+        .map(|_| {
+            controller
+                .queue_pair(QueueOptions {
+                    depth: 4,
+                    ..QueueOptions::default()
+                })
+                .unwrap()
+        })
         .collect();
     let mut rng = Rng::seeded(7);
     let woken_before = rig.emulator.stats().wakeups;
@@ -82,8 +89,12 @@ fn two_threads_wake_one_device() {
             let controller = controller.clone();
             let body = move || {
                 let ns = controller.namespace(None).unwrap();
-                let mut queue: QueuePair<DmaBuf> =
-                    controller.queue_pair(QueueOptions { depth: 2 }).unwrap();
+                let mut queue: QueuePair<DmaBuf> = controller
+                    .queue_pair(QueueOptions {
+                        depth: 2,
+                        ..QueueOptions::default()
+                    })
+                    .unwrap();
                 let mut rng = Rng::seeded(host);
                 let mut buffer = Some(controller.space().alloc(4096, 4096).unwrap());
                 for round in 0..3000 {

@@ -52,7 +52,12 @@ impl Stage {
             count: COUNT,
         };
         let pool = rig.space.pool("contested", options).unwrap();
-        let mut queue = controller.queue_pair(QueueOptions { depth: 16 }).unwrap();
+        let mut queue = controller
+            .queue_pair(QueueOptions {
+                depth: 16,
+                ..QueueOptions::default()
+            })
+            .unwrap();
         let namespace = controller.namespace(None).unwrap();
         let mut buffer = pool.alloc().unwrap();
         stamp(&mut buffer, DATA);

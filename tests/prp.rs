@@ -125,7 +125,12 @@ impl Bench {
         };
         let controller = Controller::with_transport(transport, &rig.space, options).unwrap();
         assert_eq!(controller.max_transfer_bytes(), max_transfer);
-        let queue = controller.queue_pair(QueueOptions { depth: 7 }).unwrap();
+        let queue = controller
+            .queue_pair(QueueOptions {
+                depth: 7,
+                ..QueueOptions::default()
+            })
+            .unwrap();
         let ring = seen.io_ring(queue.qid().0);
         Self {
             namespace: controller.namespace(None).unwrap(),

@@ -35,7 +35,12 @@ fn the_deepest_queues_work() {
     let ns = controller.namespace(None).unwrap();
     let pool = pool(&rig, 4096, 1);
     for depth in [32_768, 32_769, u16::MAX] {
-        let mut queue = controller.queue_pair(QueueOptions { depth }).unwrap();
+        let mut queue = controller
+            .queue_pair(QueueOptions {
+                depth,
+                ..QueueOptions::default()
+            })
+            .unwrap();
         assert_eq!(queue.depth(), usize::from(depth.min(65_534)));
         for _ in 0..3 {
             let io = ns.read(Lba(0), 8).unwrap();
@@ -214,7 +219,10 @@ fn a_panic_while_one_queue_is_freed_leaves_the_others_in_quarantine() {
     let controller = rig.controller();
     let ns = controller.namespace(None).unwrap();
     let pool = pool(&rig, 4096, 2);
-    let options = QueueOptions { depth: 4 };
+    let options = QueueOptions {
+        depth: 4,
+        ..QueueOptions::default()
+    };
     let mut first: QueuePair<(DmaBuf, Bomb)> = controller.queue_pair(options).unwrap();
     let mut second: QueuePair<DmaBuf> = controller.queue_pair(options).unwrap();
     rig.inject("hold@op=read+count=2");
@@ -246,7 +254,12 @@ fn a_full_queue_says_what_it_holds() {
     let rig = Rig::new("size=1m,mdts=1");
     let controller = rig.controller();
     let ns = controller.namespace(None).unwrap();
-    let mut queue = controller.queue_pair(QueueOptions { depth: 8 }).unwrap();
+    let mut queue = controller
+        .queue_pair(QueueOptions {
+            depth: 8,
+            ..QueueOptions::default()
+        })
+        .unwrap();
     let pool = pool(&rig, 64 << 10, 2);
     let first = queue
         .submit(ns.read(Lba(0), 8).unwrap(), pool.alloc().unwrap())

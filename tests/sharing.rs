@@ -38,8 +38,12 @@ impl Load {
         let body = move || {
             let ns = controller.namespace(None).unwrap();
             let pool = controller.space().pool("load", POOL).unwrap();
-            let mut queue: QueuePair<DmaBuf> =
-                controller.queue_pair(QueueOptions { depth: 8 }).unwrap();
+            let mut queue: QueuePair<DmaBuf> = controller
+                .queue_pair(QueueOptions {
+                    depth: 8,
+                    ..QueueOptions::default()
+                })
+                .unwrap();
             let mut round = 0;
             while !stopped.load(Ordering::Relaxed) {
                 let lba = |slot: u64| Lba(1024 + 8 * slot);

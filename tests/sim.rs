@@ -300,7 +300,10 @@ fn work(
     let mut clients = Vec::new();
     for (nth, _) in pools.iter().enumerate() {
         let depth = 1 + rng.below(12) as u16;
-        let queue = match controller.queue_pair(QueueOptions { depth }) {
+        let queue = match controller.queue_pair(QueueOptions {
+            depth,
+            ..QueueOptions::default()
+        }) {
             Ok(queue) => queue,
             // One queue is enough to work with.
             Err(_) if nth > 0 => break,

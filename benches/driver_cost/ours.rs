@@ -38,7 +38,10 @@ impl OurHost {
         )?;
         let free = (0..count).map(|_| pool.alloc()).collect::<Result<_, _>>()?;
         Ok(Self {
-            queue: controller.queue_pair(QueueOptions { depth })?,
+            queue: controller.queue_pair(QueueOptions {
+                depth,
+                ..QueueOptions::default()
+            })?,
             namespace: controller.namespace(None)?,
             free,
             lbas: vec![0; count],

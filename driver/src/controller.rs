@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
 use crate::transport::Embedded;
+use crate::wait::Waiter;
 use crate::{
     ControllerOptions, DeviceAddress, DeviceUrl, Error, Failure, Namespace, QueueOptions,
     QueuePair, Transport,
@@ -313,10 +314,12 @@ impl Controller {
     ///
     /// # Errors
     /// [`Error::NoQueue`] when all that were granted are in use; [`Error::Dma`] for memory;
-    /// [`Error::Admin`] when the device refuses; [`Error::Failed`].
+    /// [`Error::Admin`] when the device refuses; [`Error::Unsupported`] when the device has too
+    /// few interrupts for the [`Waiting`](crate::Waiting) wanted; [`Error::Failed`].
     pub fn queue_pair<B: Payload>(&self, options: QueueOptions) -> Result<QueuePair<B>, Error> {
-        let queue = self.0.create_queue(options)?;
-        Ok(QueuePair::new(Box::new(queue), Arc::clone(&self.0)))
+        let (queue, waiter) = self.0.create_queue(options)?;
+        let controller = Arc::clone(&self.0);
+        Ok(QueuePair::new(Box::new(queue), waiter, controller))
     }
 }
 
@@ -468,7 +471,7 @@ impl Inner {
         (wanted / page * page).max(page)
     }
 
-    fn create_queue<B: Payload>(&self, options: QueueOptions) -> Result<Queue<B>, Error> {
+    fn create_queue<B: Payload>(&self, options: QueueOptions) -> Result<(Queue<B>, Waiter), Error> {
         if self.health.is_failed() {
             return Err(self.failed());
         }
@@ -479,8 +482,10 @@ impl Inner {
             device: self.transport.name(),
             granted: facts.granted,
         })?;
-        match self.build_queue(qid, options, facts) {
-            Ok(queue) => self.announce(queue),
+        let built = Waiter::new(&self.transport, qid, options.waiting)
+            .and_then(|waiter| Ok((self.build_queue(qid, options, facts)?, waiter)));
+        match built {
+            Ok((queue, waiter)) => Ok((self.announce(queue, waiter.vector())?, waiter)),
             Err(error) => {
                 self.free_qids.lock().push(qid.0);
                 Err(error)
@@ -520,7 +525,11 @@ impl Inner {
 
     /// Makes a queue known to the device, its completion side first. If that does not succeed,
     /// its memory is freed only when the device has none of its rings.
-    fn announce<B: Payload>(&self, queue: Queue<B>) -> Result<Queue<B>, Error> {
+    fn announce<B: Payload>(
+        &self,
+        queue: Queue<B>,
+        vector: Option<u16>,
+    ) -> Result<Queue<B>, Error> {
         let qid = queue.qid();
         // Kept, should the transport panic while the device learns of the rings.
         let queue = ManuallyDrop::new(queue);
@@ -529,8 +538,8 @@ impl Inner {
             entries: queue.cq_entries(),
             prp1: queue.cq_iova().get(),
             contiguous: true,
-            interrupts: false,
-            vector: 0,
+            interrupts: vector.is_some(),
+            vector: vector.unwrap_or(0),
         };
         let sq = CreateIoSq {
             qid,

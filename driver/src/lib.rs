@@ -10,6 +10,7 @@
 //! deadline, and a violation is a typed [`Failure`].
 #![forbid(unsafe_code)]
 
+mod adaptive;
 mod admin;
 mod bring_up;
 mod commands;
@@ -17,6 +18,7 @@ mod controller;
 mod doorbell;
 mod error;
 mod health;
+mod interrupt;
 mod namespace;
 mod options;
 mod prp;
@@ -27,6 +29,7 @@ mod rings;
 mod slots;
 pub mod transport;
 mod url;
+mod wait;
 
 pub use commands::{
     AdminCall, FeatureRequest, FeatureValue, LogRequest, Passthrough, PassthroughAnswer,
@@ -41,6 +44,7 @@ pub use queue_pair::{Completion, QueuePair};
 pub use slots::Token;
 pub use transport::{Transport, TransportError};
 pub use url::{DeviceAddress, DeviceUrl, DeviceUrlError};
+pub use wait::{Armed, Waiting};
 
 pub use underpin_dma as dma;
 pub use underpin_nvme_spec as spec;

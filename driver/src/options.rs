@@ -1,5 +1,6 @@
 //! What a caller may choose about a controller and its queues; defaults suit most.
 //! What the device grants may be less.
+use crate::Waiting;
 use std::time::Duration;
 
 /// Choices about a controller.
@@ -40,10 +41,15 @@ pub struct QueueOptions {
     /// Commands in flight at once. The device's limit (CAP.MQES) may be lower;
     /// [`QueuePair::depth`](crate::QueuePair::depth) says what was granted.
     pub depth: u16,
+    /// How its owner waits for completions.
+    pub waiting: Waiting,
 }
 
 impl Default for QueueOptions {
     fn default() -> Self {
-        Self { depth: 128 }
+        Self {
+            depth: 128,
+            waiting: Waiting::Poll,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One submission queue and its completion queue: rings, slots, deadlines, checks.
 //! Used by one owner at a time; [`QueuePair`](crate::QueuePair) and the admin queue are its faces.
+mod sleep;
 mod whole;
 
 pub(crate) use whole::Allowed;
@@ -70,6 +71,11 @@ pub struct QueueStats {
     pub rings: u64,
     /// Times that a doorbell register was written: with shadow doorbells only to wake a device.
     pub register_writes: u64,
+    /// Times that its owner slept until an interrupt or a deadline.
+    pub sleeps: u64,
+    /// Sleeps that found a completion of which no interrupt had told: a device, or a driver, that
+    /// loses interrupts. They cost 100 ms, not the command.
+    pub missed_interrupts: u64,
 }
 
 /// A request that has ended.

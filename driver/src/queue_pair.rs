@@ -1,10 +1,13 @@
 //! A queue pair for one thread: submit, ring, poll. No lock, no allocation, no system call.
 //! What is in flight belongs to the queue; dropping the queue, too, waits for proof.
+mod wait;
+
 use crate::controller::{Inner, Retired};
 use crate::dma::Payload;
 use crate::dma::rt;
 use crate::namespace::{Io, Kind};
 use crate::queue::{Ended, Outcome, Queue, Transfer};
+use crate::wait::Waiter;
 use crate::{CommandError, Error, Failure, QueueStats, Refused, Token};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -57,6 +60,7 @@ pub struct QueuePair<B: Payload> {
     /// `None` only while it is being dropped.
     queue: Option<Box<Queue<B>>>,
     controller: Arc<Inner>,
+    waiter: Waiter,
     /// The controller's.
     number: u32,
     /// Completions that [`run`](Self::run) saw while it waited for its own.
@@ -66,11 +70,12 @@ pub struct QueuePair<B: Payload> {
 }
 
 impl<B: Payload> QueuePair<B> {
-    pub(crate) fn new(queue: Box<Queue<B>>, controller: Arc<Inner>) -> Self {
+    pub(crate) fn new(queue: Box<Queue<B>>, waiter: Waiter, controller: Arc<Inner>) -> Self {
         Self {
             queue: Some(queue),
             number: controller.number,
             controller,
+            waiter,
             stash: VecDeque::new(),
             _one_thread: PhantomData,
         }
@@ -262,17 +267,24 @@ impl<B: Payload> QueuePair<B> {
     pub fn wait_for(&mut self, token: Token) -> Completion<B> {
         let mut others = VecDeque::new();
         let mut found = None;
-        let _ = rt::wait(None, |_now| {
-            let polled = self.poll(usize::MAX, |completion| {
+        let mut look = |queue: &mut Self| {
+            let polled = queue.poll(usize::MAX, |completion| {
                 if completion.token == token {
                     found = Some(completion);
                 } else {
                     others.push_back(completion);
                 }
             });
-            let over = self.in_flight() == 0 || self.controller.health.is_failed();
+            let over = queue.in_flight() == 0 || queue.controller.health.is_failed();
             (found.is_some() || (polled == 0 && over)).then_some(())
-        });
+        };
+        if self.waiter.interrupt.is_none() {
+            let _ = rt::wait(None, |_now| look(self));
+        } else {
+            while look(self).is_none() {
+                self.wait(None);
+            }
+        }
         self.stash.append(&mut others);
         found.unwrap_or_else(|| Completion {
             token,

@@ -194,6 +194,13 @@ impl CompletionRing {
         self.acknowledged + self.unacknowledged() as u64
     }
 
+    /// True when the device has written a completion that was not consumed yet.
+    #[inline]
+    pub(crate) fn has_next(&self) -> bool {
+        let high = self.entries.read_word(usize::from(self.head), 1);
+        Cqe::from_u64s([0, high]).phase() == self.phase
+    }
+
     /// Consumes the next completion, if the device has written it.
     #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<Cqe> {

@@ -200,6 +200,10 @@ impl<B> Slots<B> {
         self.slots.get_mut(usize::from(index))
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<B>> {
+        self.slots.iter()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u16, &mut Slot<B>)> {
         (0_u16..).zip(self.slots.iter_mut())
     }

@@ -7,6 +7,7 @@ pub use embedded::Embedded;
 use std::fmt;
 use std::sync::Arc;
 use underpin_dma::Mapper;
+use underpin_dma::rt::Event;
 
 /// A register or the device behind it could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,6 +51,33 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// The IOMMU context that the device is behind.
     fn mapper(&self) -> Arc<dyn Mapper>;
+
+    /// How many interrupt vectors the device has; 0 when it has none, or they cannot be had.
+    fn interrupt_count(&self) -> u16 {
+        0
+    }
+
+    /// The event that the interrupt `vector` signals from now on. Asked for once by each queue
+    /// that wants it; a queue made later with the same number asks again.
+    ///
+    /// # Errors
+    /// [`TransportError`] when there is no such vector, or no event can be had.
+    fn interrupt(&self, vector: u16) -> Result<Event, TransportError> {
+        Err(TransportError {
+            device: self.name(),
+            what: format!("it has no interrupt vector {vector}; use Waiting::Poll"),
+        })
+    }
+
+    /// Holds the interrupt `vector` back, or lets it through again, with what came meanwhile. A
+    /// transport that cannot need not: it costs needless signals only.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the device is known to be out of reach.
+    fn mask(&self, vector: u16, masked: bool) -> Result<(), TransportError> {
+        let _ = (vector, masked);
+        Ok(())
+    }
 
     /// Ends the device's DMA by the transport's own means: the connection closed, the device's
     /// group detached, the emulator's thread joined. `Ok` is proof that no DMA follows; the

@@ -3,6 +3,7 @@
 use super::{Transport, TransportError};
 use std::sync::Arc;
 use underpin_dma::Mapper;
+use underpin_dma::rt::Event;
 use underpin_emulator::Emulator;
 
 /// The embedded NVMe controller as a transport.
@@ -64,6 +65,28 @@ impl Transport for Embedded {
 
     fn mapper(&self) -> Arc<dyn Mapper> {
         self.emulator.mapper()
+    }
+
+    fn interrupt_count(&self) -> u16 {
+        self.emulator.vector_count()
+    }
+
+    fn interrupt(&self, vector: u16) -> Result<Event, TransportError> {
+        let failed = |what| TransportError {
+            device: self.name.clone(),
+            what,
+        };
+        let event =
+            Event::new().map_err(|error| failed(format!("no event could be made: {error}")))?;
+        match self.emulator.set_vector(vector, Some(event.clone())) {
+            true => Ok(event),
+            false => Err(failed(format!("it has no interrupt vector {vector}"))),
+        }
+    }
+
+    fn mask(&self, vector: u16, masked: bool) -> Result<(), TransportError> {
+        self.emulator.mask_vector(vector, masked);
+        Ok(())
     }
 
     fn sever(&self) -> Result<(), TransportError> {

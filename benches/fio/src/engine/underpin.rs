@@ -99,7 +99,10 @@ impl Engine for Underpin {
         let wanted = places.saturating_mul(u64::from(request.depth));
         let depth = u16::try_from(wanted).unwrap_or(u16::MAX);
         let queue = controller
-            .queue_pair(QueueOptions { depth })
+            .queue_pair(QueueOptions {
+                depth,
+                ..QueueOptions::default()
+            })
             .map_err(no_queue_left)?;
         // The report repeats iodepth: what was not reached must not pass for it.
         if (queue.depth() as u64) < wanted {

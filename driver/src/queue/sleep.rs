@@ -1,0 +1,56 @@
+//! What a queue's owner asks before it sleeps: is anything there, can anything come, and until
+//! when may nobody look.
+use super::{PATIENCE, Queue};
+use crate::TransportError;
+use crate::dma::barrier;
+use crate::dma::rt::Instant;
+use crate::interrupt::Interrupt;
+use crate::slots::SlotState;
+use crate::wait::Armed;
+
+impl<B> Queue<B> {
+    /// True when a poll would find something: a completion, or a failure that is not told yet.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.completions.has_next() || (self.health.is_failed() && self.is_owed())
+    }
+
+    /// True when requests are in flight whose end was not told.
+    pub(crate) fn is_owed(&self) -> bool {
+        let owes = |state: SlotState| state.is_in_flight() || state == SlotState::Ended;
+        self.in_flight() > 0 && self.slots.iter().any(|slot| owes(slot.state))
+    }
+
+    /// Makes the interrupt tell of what comes, and looks again.
+    pub(crate) fn arm(&mut self, interrupt: &mut Interrupt) -> Armed {
+        self.ring();
+        if let Err(error) = interrupt.arm() {
+            self.transport_failed(&error);
+        }
+        barrier::full();
+        if self.has_news() {
+            return Armed::Ready;
+        }
+        match self.next_look() {
+            // Late commands, or a dead device.
+            _ if self.has_news() => Armed::Ready,
+            until => Armed::Sleep { until },
+        }
+    }
+
+    /// Looks at the clock now, as a sleeper's polls are few, and says when that is due again: for
+    /// the oldest command's deadline and for the device's state, which a sleeping owner would not
+    /// notice. `None` when nothing is in flight.
+    pub(crate) fn next_look(&mut self) -> Option<Instant> {
+        self.look_at_clock();
+        let (timeout, patience) = (self.timeout, Instant::now() + PATIENCE);
+        let flying = self.slots.iter().filter(|slot| slot.state.is_in_flight());
+        let late = flying.filter_map(|slot| slot.seen.map(|seen| seen + timeout));
+        late.min().map(|late| late.min(patience))
+    }
+
+    #[cold]
+    pub(crate) fn transport_failed(&self, error: &TransportError) {
+        self.fail(crate::Failure::Transport(error.to_string()));
+    }
+}

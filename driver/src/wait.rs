@@ -1,0 +1,96 @@
+//! How the owner of a queue waits for its completions: by polling, by interrupt, or by both in
+//! turn. What is chosen here is done in [`QueuePair::wait`](crate::QueuePair::wait).
+use crate::adaptive::Pace;
+use crate::dma::rt::{Event, Instant};
+use crate::interrupt::Interrupt;
+use crate::{Error, Transport};
+use std::sync::Arc;
+use std::time::Duration;
+use underpin_nvme_spec::Qid;
+
+/// How a queue is waited for. `submit`, `ring` and `poll` are the same for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// The completion ring is read until something is there; no interrupt is asked for. Waiting
+    /// spins, then yields, then sleeps up to 1 ms at a time. The lowest latency for a busy queue,
+    /// and the default.
+    #[default]
+    Poll,
+    /// The thread sleeps at once and the device's interrupt wakes it. For queues that are seldom
+    /// used, and for those whose event somebody else watches.
+    Interrupt,
+    /// Polls while there is something to do; when nothing has come for `spin`, sleeps until the
+    /// interrupt. While the queue stays busy the interrupt is masked, so that the device need not
+    /// raise it.
+    Adaptive {
+        /// How long to look for the next completion before sleeping. More than a wake-up costs
+        /// (tens of microseconds) is processor time without gain.
+        spin: Duration,
+    },
+}
+
+impl Waiting {
+    /// [`Adaptive`](Self::Adaptive) with a spin of 50 us: about what a sleep and a wake-up cost.
+    pub const ADAPTIVE: Self = Self::Adaptive {
+        spin: Duration::from_micros(50),
+    };
+}
+
+/// What [`QueuePair::arm`](crate::QueuePair::arm) found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Armed {
+    /// There is something to poll, or the queue has no interrupt: do not sleep.
+    Ready,
+    /// Nothing is there, and the event will tell of what comes. Sleep until it is readable.
+    Sleep {
+        /// Poll at this time though the event told nothing: a deadline or a look at the device
+        /// is due then. `None` while nothing is in flight.
+        until: Option<Instant>,
+    },
+}
+
+/// How one queue is waited for.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) interrupt: Option<Interrupt>,
+    pub(crate) pace: Pace,
+}
+
+impl Waiter {
+    pub(crate) fn new(
+        transport: &Arc<dyn Transport>,
+        qid: Qid,
+        waiting: Waiting,
+    ) -> Result<Self, Error> {
+        let spin = match waiting {
+            Waiting::Poll => {
+                let (interrupt, pace) = (None, Pace::new(Duration::ZERO));
+                return Ok(Self { interrupt, pace });
+            }
+            Waiting::Interrupt => Duration::ZERO,
+            Waiting::Adaptive { spin } => spin,
+        };
+        let masks = waiting != Waiting::Interrupt;
+        Ok(Self {
+            interrupt: Some(Interrupt::new(transport, qid, masks)?),
+            pace: Pace::new(spin),
+        })
+    }
+
+    /// The vector that the completion queue shall raise.
+    pub(crate) fn vector(&self) -> Option<u16> {
+        self.interrupt.as_ref().map(Interrupt::vector)
+    }
+
+    pub(crate) fn event(&self) -> Option<&Event> {
+        self.interrupt.as_ref().map(Interrupt::event)
+    }
+
+    /// Something was found without a sleep. Masks the interrupt once that goes on for a while.
+    pub(crate) fn busy(&mut self) -> Result<(), crate::TransportError> {
+        match &mut self.interrupt {
+            Some(interrupt) if self.pace.busy() => interrupt.mask(),
+            _ => Ok(()),
+        }
+    }
+}
