@@ -1,0 +1,148 @@
+//! What can go wrong between two vfio-user peers, and how a device refuses a request.
+//! Errors are plain values: the first one ends a connection and is told to everybody who waits.
+use crate::Command;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a connection could not be made, or of what it died, or what the peer refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A step with the socket's path failed.
+    #[error("{step} {path:?} failed: {}{hint}", os(*.errno))]
+    Socket {
+        /// Which step.
+        step: &'static str,
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system said.
+        errno: i32,
+        /// What to do about it, or nothing.
+        hint: &'static str,
+    },
+
+    /// Somebody answers at the path already.
+    #[error("another server answers at {path:?}; end it or choose another path")]
+    InUse {
+        /// The socket's path.
+        path: PathBuf,
+    },
+
+    /// There is something else at the path.
+    #[error("{path:?} exists and is no socket; remove it or choose another path")]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+
+    /// A system call failed.
+    #[error("{step} failed: {}", os(*.errno))]
+    System {
+        /// Which step.
+        step: &'static str,
+        /// What the system said.
+        errno: i32,
+    },
+
+    /// The peer has closed the connection or is gone.
+    #[error("the vfio-user peer closed the connection")]
+    Closed,
+
+    /// Something of the peer did not come in time.
+    #[error(
+        "{what} did not come within {timeout:?}: the vfio-user peer hangs, or serves somebody else"
+    )]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        timeout: Duration,
+    },
+
+    /// The peer sent what no peer may send.
+    #[error("the vfio-user peer broke the protocol: {0}")]
+    Protocol(String),
+
+    /// The peer answered a request with an error.
+    #[error("the vfio-user peer refused {command}: {}", os(*.errno))]
+    Refused {
+        /// The request.
+        command: Command,
+        /// Its errno; 0 when it gave none.
+        errno: i32,
+    },
+
+    /// The two peers cannot work together.
+    #[error("the vfio-user peer does not fit: {0}")]
+    Mismatch(String),
+}
+
+fn os(errno: i32) -> String {
+    match errno {
+        0 => "no reason given".to_owned(),
+        errno => std::io::Error::from_raw_os_error(errno).to_string(),
+    }
+}
+
+impl Error {
+    pub(crate) fn system(step: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |errno| Self::System {
+            step,
+            errno: errno.raw_os_error(),
+        }
+    }
+}
+
+/// How a [`Device`](crate::Device) says no: the errno for the client and the reason for the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why} ({})", os(*.errno))]
+pub struct Refusal {
+    /// What the client is told.
+    pub errno: i32,
+    /// Why, with numbers.
+    pub why: String,
+}
+
+impl Refusal {
+    fn new(errno: rustix::io::Errno, why: impl Into<String>) -> Self {
+        Self {
+            errno: errno.raw_os_error(),
+            why: why.into(),
+        }
+    }
+
+    /// EINVAL: the request makes no sense.
+    pub fn invalid(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::INVAL, why)
+    }
+
+    /// EEXIST: it is there already.
+    pub fn exists(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::EXIST, why)
+    }
+
+    /// ENOENT: there is no such thing.
+    pub fn absent(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::NOENT, why)
+    }
+
+    /// EOPNOTSUPP: this device does not do that.
+    pub fn unsupported(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::OPNOTSUPP, why)
+    }
+
+    /// ENOSPC: no more of them can be had.
+    pub fn full(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::NOSPC, why)
+    }
+
+    /// EACCES: not with this right.
+    pub fn denied(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::ACCESS, why)
+    }
+
+    /// EIO: the device does not answer.
+    pub fn io(why: impl Into<String>) -> Self {
+        Self::new(rustix::io::Errno::IO, why)
+    }
+}
