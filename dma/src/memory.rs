@@ -2,10 +2,10 @@
 //! One of the few modules with `unsafe`: the mapping itself.
 #![allow(unsafe_code)]
 use crate::rt::sync::Mutex;
-use crate::{Error, OutOfBounds, View, sys};
+use crate::{Error, OutOfBounds, View, pinnable, sys};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use vm_memory::mmap::{MmapRegion, MmapRegionBuilder, MmapRegionError};
 use vm_memory::{FileOffset, VolatileMemory};
@@ -106,6 +106,71 @@ impl Memory {
     ) -> Result<Arc<Self>, Error> {
         let hint = "; the file must be open for reading and writing";
         Self::map(name, file, offset, len_bytes, hint).map(Arc::new)
+    }
+
+    /// Maps memory that another process has given us by descriptor: `len_bytes` of it from
+    /// `offset` on. The file must live in memory and be as long as that says; and unless
+    /// `unsealed` allows it, it must be sealed against shrinking, or be such that we can seal it:
+    /// whoever could shrink it would end this process with SIGBUS.
+    ///
+    /// # Errors
+    /// [`Error::BadRequest`] for a file that is not fit, with the reason; [`Error::Memory`] when
+    /// the system refuses, as for a descriptor open only for reading.
+    pub fn received(
+        name: &str,
+        file: OwnedFd,
+        offset: u64,
+        len_bytes: u64,
+        unsealed: bool,
+    ) -> Result<Arc<Self>, Error> {
+        let bad = |what: String| Error::BadRequest {
+            name: name.to_owned(),
+            what,
+        };
+        let file = File::from(file);
+        let page = pinnable::file(&file).map_err(|refusal| match refusal {
+            pinnable::Refusal::Why(why) => bad(why),
+            pinnable::Refusal::Unknown(step, source) => Error::Memory {
+                name: name.to_owned(),
+                step,
+                len_bytes,
+                hint: "",
+                source,
+            },
+        })?;
+        if len_bytes == 0 || !len_bytes.is_multiple_of(page) || !offset.is_multiple_of(page) {
+            return Err(bad(format!(
+                "{len_bytes} bytes at {offset:#x} are not whole pages of {page} bytes"
+            )));
+        }
+        // Refused by files that are no memfd, and by memfds whose owner decided.
+        let _ = sys::seal(&file, libc::F_SEAL_SHRINK);
+        let sealed = sys::seals(&file).is_ok_and(|seals| seals & libc::F_SEAL_SHRINK != 0);
+        if !sealed && !unsealed {
+            return Err(bad(
+                "its file is not sealed against shrinking (F_SEAL_SHRINK), so its owner could end \
+                 this process with SIGBUS; give a sealed memfd, or allow unsealed files"
+                    .to_owned(),
+            ));
+        }
+        // Looked at after the seal: shorter it can no longer become.
+        let metadata = file.metadata().map_err(|source| Error::Memory {
+            name: name.to_owned(),
+            step: "fstat",
+            len_bytes,
+            hint: "",
+            source,
+        })?;
+        if offset
+            .checked_add(len_bytes)
+            .is_none_or(|end| end > metadata.len())
+        {
+            return Err(bad(format!(
+                "{len_bytes} bytes from {offset:#x} end past the file's {} bytes",
+                metadata.len()
+            )));
+        }
+        Self::of_file(name, file, offset, len_bytes)
     }
 
     /// Maps `len_bytes` of `file` from `offset` on, shared, and keeps it out of children.

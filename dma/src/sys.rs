@@ -36,6 +36,16 @@ pub(crate) fn seal(file: &File, seals: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) })
 }
 
+/// The seals (`F_SEAL_*`) that a file has.
+pub(crate) fn seals(file: &File) -> io::Result<libc::c_int> {
+    // SAFETY: fcntl without a pointer touches no memory of ours.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(seals)
+}
+
 /// The kind of file system a file lies on (`*_MAGIC` of linux/magic.h) and its block size, which
 /// is the page size on hugetlbfs.
 pub(crate) fn file_system(file: &File) -> io::Result<(u64, u64)> {

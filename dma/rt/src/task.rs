@@ -272,18 +272,21 @@ fn run_on_thread(mut running: Running, waker: &Waker) {
                 } else if idle < crate::wait::SPIN + YIELD {
                     std::thread::yield_now();
                 } else {
-                    if task.before_sleep() {
-                        sleep_until(shared, until);
+                    let notified = !task.before_sleep() || sleep_until(shared, until);
+                    // A task that merely looks from time to time goes back to sleep at once, or
+                    // spinning and yielding after each look would cost more than the looks.
+                    if notified {
+                        idle_since = None;
                     }
-                    idle_since = None;
                 }
             }
         }
     }
 }
 
+/// True when the sleep was ended, or kept from beginning, by a wake-up.
 #[cfg(not(underpin_sim))]
-fn sleep_until(shared: &Shared, until: Option<Instant>) {
+fn sleep_until(shared: &Shared, until: Option<Instant>) -> bool {
     if shared
         .state
         .compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst)
@@ -298,7 +301,7 @@ fn sleep_until(shared: &Shared, until: Option<Instant>) {
     }
     // An exchange, not a store: the step that follows must see what was written before a
     // wake-up that this overwrites, and only whoever reads that wake-up sees it.
-    shared.state.swap(AWAKE, Ordering::SeqCst);
+    shared.state.swap(AWAKE, Ordering::SeqCst) == NOTIFIED
 }
 
 #[cfg(all(test, not(underpin_sim)))]
