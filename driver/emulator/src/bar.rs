@@ -1,8 +1,10 @@
 //! BAR0 as host and controller share it: registers and doorbells as atomics, and the wake-up.
 //! A host's write only stores and wakes; what it means is decided by the controller's step.
+use crate::doorbells::DoorbellPage;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use underpin_dma::rt::Waker;
-use underpin_dma::rt::sync::OnceLock;
+use underpin_dma::rt::sync::{Mutex, OnceLock};
 use underpin_nvme_spec::registers::{Aqa, Cap, Cc, Crto, Csts, Vs, offset};
 
 /// One doorbell: the value last written, and whether its queue exists.
@@ -28,6 +30,12 @@ pub(crate) struct Bar {
     resets: AtomicU32,
     /// Moves with every write of CC, after the write.
     control: AtomicU32,
+    /// The `control` that the controller has followed.
+    followed: AtomicU32,
+    /// Doorbells that a peer writes without a message; each queue looks for them when it is new.
+    page: Mutex<Option<Arc<DoorbellPage>>>,
+    /// Somebody may write the page: it is to be looked at from time to time.
+    watched: AtomicBool,
     doorbells: Vec<Doorbell>,
     stride_bytes: usize,
     /// Shadow doorbells are in use.
@@ -59,6 +67,9 @@ impl Bar {
             acq: AtomicU64::new(0),
             resets: AtomicU32::new(0),
             control: AtomicU32::new(0),
+            followed: AtomicU32::new(0),
+            page: Mutex::new(None),
+            watched: AtomicBool::new(false),
             doorbells: (0..2 * queues).map(|_| Doorbell::default()).collect(),
             stride_bytes: cap.doorbell_stride_bytes(),
             shadowed: AtomicBool::new(false),
@@ -174,6 +185,9 @@ impl Bar {
             return;
         };
         bell.value.store(value, Ordering::Release);
+        if let Some(page) = &*self.page.lock() {
+            page.store(index, value);
+        }
         if index >= 2 && self.shadowed.load(Ordering::Relaxed) {
             self.kicks.fetch_add(1, Ordering::Relaxed);
         }
@@ -185,6 +199,46 @@ impl Bar {
     #[inline(always)]
     pub(crate) fn control(&self) -> u32 {
         self.control.load(Ordering::Acquire)
+    }
+
+    /// The controller has done what `control` asked for.
+    pub(crate) fn set_followed(&self, control: u32) {
+        self.followed.store(control, Ordering::Release);
+    }
+
+    /// True when nothing that was written to CC is still to be followed.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.followed.load(Ordering::Acquire) == self.control()
+    }
+
+    /// How many doorbells there are.
+    pub(crate) const fn doorbell_count(&self) -> usize {
+        self.doorbells.len()
+    }
+
+    pub(crate) const fn stride_bytes(&self) -> usize {
+        self.stride_bytes
+    }
+
+    /// The page that queues made from now on look at, in place of the registers.
+    pub(crate) fn set_page(&self, page: Option<Arc<DoorbellPage>>) {
+        self.watched.store(false, Ordering::Relaxed);
+        *self.page.lock() = page;
+    }
+
+    pub(crate) fn page(&self) -> Option<Arc<DoorbellPage>> {
+        self.page.lock().clone()
+    }
+
+    /// A peer has the page and writes it whenever it likes.
+    pub(crate) fn watch_page(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
     }
 
     pub(crate) fn resets(&self) -> u32 {
@@ -233,6 +287,9 @@ impl Bar {
     pub(crate) fn set_live(&self, index: usize, live: bool) {
         if let Some(bell) = self.doorbells.get(index) {
             bell.value.store(0, Ordering::Relaxed);
+            if let Some(page) = &*self.page.lock() {
+                page.store(index, 0);
+            }
             bell.live.store(live, Ordering::Release);
         }
     }

@@ -246,6 +246,7 @@ impl Machine {
         }
         self.control = control;
         self.follow_control(cx);
+        cx.shared.bar.set_followed(control);
         true
     }
 

@@ -101,6 +101,10 @@ impl Emulator {
         })))
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
     /// Takes the core out, if nobody runs it yet.
     fn take_core(&self, runner: &mut Runner) -> Option<Box<Core>> {
         match std::mem::replace(runner, Runner::Stopped) {

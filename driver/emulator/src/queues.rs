@@ -2,8 +2,10 @@
 //! Every index that comes from the host is checked before it is used.
 use crate::bar::Bar;
 use crate::bus::{Blocked, Bus, Who};
+use crate::doorbells::DoorbellPage;
 use crate::iommu::{Direction, Mappings};
 use crate::shadow::{ShadowPages, ShadowWords};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use underpin_dma::{Records, barrier};
 use underpin_nvme_spec::{Cqe, Sqe};
@@ -29,6 +31,8 @@ struct Bell {
     raw: u32,
     /// EventIdx names an index of the ring, or what the host found fit to put there.
     asks: bool,
+    /// Where a peer writes the doorbell without a message; `None`: not looked for yet.
+    page: Option<Option<Arc<DoorbellPage>>>,
 }
 
 impl Bell {
@@ -38,6 +42,7 @@ impl Bell {
             shadow: None,
             raw: 0,
             asks: true,
+            page: None,
         }
     }
 
@@ -73,7 +78,10 @@ impl Bell {
                 return Ok(shadow.value.load(Ordering::Acquire));
             }
         }
-        Ok(bar.doorbell(self.index))
+        match self.page.get_or_insert_with(|| bar.page()) {
+            Some(page) => Ok(page.load(self.index)),
+            None => Ok(bar.doorbell(self.index)),
+        }
     }
 
     fn publish(&mut self, index: u16) {

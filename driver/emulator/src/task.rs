@@ -3,6 +3,7 @@
 use crate::core::{Cx, Machine};
 use crate::emulator::Shared;
 use std::sync::Arc;
+use std::time::Duration;
 use underpin_dma::rt::{Instant, Step, Task};
 
 /// Commands of one queue executed before others have their turn.
@@ -13,6 +14,9 @@ const ONE_LOCK: usize = 4 * BUDGET;
 const LOCKS: usize = 16;
 /// Looks that found nothing, before a step says that the controller is idle.
 const LOOKS: usize = 16;
+
+/// How long a doorbell in a page that a peer writes may stay unseen.
+const WATCH: Duration = Duration::from_micros(900);
 
 /// The controller and what it shares with its handle.
 #[derive(Debug)]
@@ -85,8 +89,18 @@ impl Core {
             return Step::Busy;
         }
         Step::Idle {
-            until: self.machine.next_time(),
+            until: self.until(now),
         }
+    }
+
+    /// When to step again though nobody wakes the controller.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let next = self.machine.next_time();
+        if self.shared.bar.is_watched() && self.machine.is_ready() {
+            let look = now + WATCH;
+            return Some(next.map_or(look, |next| next.min(look)));
+        }
+        next
     }
 
     pub(crate) fn before_sleep(&mut self) -> bool {
@@ -133,7 +147,7 @@ impl Task for EmulatorTask {
         match busy {
             true => Step::Busy,
             false => Step::Idle {
-                until: self.core.machine.next_time(),
+                until: self.core.until(now),
             },
         }
     }
