@@ -10,8 +10,12 @@ use crate::doorbell::Shadow;
 use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
+<<<<<<< HEAD
 use crate::transport::Embedded;
 use crate::wait::Waiter;
+=======
+use crate::transport::{Embedded, VfioUser, VfioUserOptions};
+>>>>>>> 1a58aeb (wip)
 use crate::{
     ControllerOptions, DeviceAddress, DeviceUrl, Error, Failure, Namespace, QueueOptions,
     QueuePair, Transport,
@@ -169,6 +173,10 @@ impl Controller {
                 let emulator = underpin_emulator::Emulator::new(body.parse()?)?;
                 emulator.start_thread()?;
                 let transport = Embedded::owning(&device.to_string(), emulator);
+                Self::with_transport(transport, space, options)
+            }
+            DeviceAddress::VfioUser(path) => {
+                let transport = VfioUser::connect(path, VfioUserOptions::default())?;
                 Self::with_transport(transport, space, options)
             }
         }

@@ -4,6 +4,7 @@ use crate::dma::{Word32, barrier};
 use crate::{Transport, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use underpin_nvme_spec::{Qid, registers};
 
 /// One doorbell: a submission queue's tail or a completion queue's head.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub(crate) struct Doorbell {
     /// Of the register, in BAR0.
     offset: usize,
     shadow: Option<Shadow>,
+    /// The register itself, where it can be written without the transport.
+    mapped: Option<Word32>,
     /// What was last told.
     told: u16,
     /// Of the ring.
@@ -35,10 +38,17 @@ impl Doorbell {
         entries: u16,
         shadow: Option<Shadow>,
     ) -> Self {
+        // The admin queue's doorbells stay with the transport: an idle device is woken by it.
+        let is_admin = offset < registers::doorbell_sq(Qid(1), 0);
+        let mapped = match shadow.is_none() && !is_admin {
+            true => transport.doorbell_word(offset),
+            false => None,
+        };
         Self {
             transport,
             offset,
             shadow,
+            mapped,
             told: 0,
             entries,
             register_writes: 0,
@@ -66,7 +76,11 @@ impl Doorbell {
     fn write_register(&mut self, index: u16) -> Result<(), TransportError> {
         self.register_writes += 1;
         barrier::write();
-        self.transport.write32(self.offset, u32::from(index))
+        if let Some(word) = &self.mapped {
+            word.store(u32::from(index), Ordering::Release);
+            return Ok(());
+        }
+        self.transport.ring(self.offset, u32::from(index))
     }
 }
 

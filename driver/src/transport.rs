@@ -1,13 +1,19 @@
 //! The seam between the driver and whatever the controller is: registers, IOMMU context, proof.
 //! Control path only; the data path holds rings and shadow doorbells and never comes here.
 mod embedded;
+mod vfio_user;
 
 pub use embedded::Embedded;
+pub use vfio_user::{VfioUser, VfioUserOptions};
 
 use std::fmt;
 use std::sync::Arc;
+<<<<<<< HEAD
 use underpin_dma::Mapper;
 use underpin_dma::rt::Event;
+=======
+use underpin_dma::{Mapper, Word32};
+>>>>>>> 1a58aeb (wip)
 
 /// A register or the device behind it could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -48,6 +54,22 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`read32`](Self::read32).
     fn write64(&self, offset: usize, value: u64) -> Result<(), TransportError>;
+
+    /// Writes a doorbell register. As [`write32`](Self::write32), but need not wait until the
+    /// device has it; it has it before any later access is answered.
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
+    fn ring(&self, offset: usize, value: u32) -> Result<(), TransportError> {
+        self.write32(offset, value)
+    }
+
+    /// The doorbell register at `offset` as a word of memory, where there is one that the device
+    /// looks at by itself. Asked for once a queue, and not where shadow doorbells are in use.
+    fn doorbell_word(&self, offset: usize) -> Option<Word32> {
+        let _ = offset;
+        None
+    }
 
     /// The IOMMU context that the device is behind.
     fn mapper(&self) -> Arc<dyn Mapper>;

@@ -1,6 +1,7 @@
 //! Device URLs: `pci:0000:01:00.0`, `vfio-user:/run/ctrl.sock`, `emu:size=1g`, each with `?ns=1`
 //! where a namespace is meant. The same words in every binary and in the library.
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use underpin_nvme_spec::Nsid;
 
@@ -19,12 +20,14 @@ pub struct DeviceUrl {
 pub enum DeviceAddress {
     /// A controller in this process, described by what follows `emu:`.
     Embedded(String),
+    /// A controller that another process serves at this Unix socket.
+    VfioUser(PathBuf),
 }
 
 /// A device URL that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{url:?} is not a device: {why}; devices are named like emu:size=1g or emu:file=PATH,size=1g?ns=1"
+    "{url:?} is not a device: {why}; devices are named like emu:size=1g or vfio-user:/run/nvme.sock?ns=1"
 )]
 pub struct DeviceUrlError {
     /// What was given.
@@ -57,9 +60,14 @@ impl FromStr for DeviceUrl {
                 device: DeviceAddress::Embedded(body.to_owned()),
                 nsid,
             }),
-            Some((scheme @ ("pci" | "vfio-user"), _)) => Err(bad(format!(
-                "{scheme}: devices cannot be opened by this version"
-            ))),
+            Some(("vfio-user", "")) => Err(bad("vfio-user: takes the path of a socket".to_owned())),
+            Some(("vfio-user", path)) => Ok(Self {
+                device: DeviceAddress::VfioUser(PathBuf::from(path)),
+                nsid,
+            }),
+            Some(("pci", _)) => Err(bad(
+                "pci: devices cannot be opened by this version".to_owned()
+            )),
             Some((scheme, _)) => Err(bad(format!("there is no kind of device {scheme:?}"))),
             None => Err(bad("it has no kind in front, such as emu:".to_owned())),
         }
@@ -70,6 +78,7 @@ impl fmt::Display for DeviceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(body) => write!(f, "emu:{body}"),
+            Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
         }
     }
 }
@@ -91,7 +100,13 @@ mod tests {
 
     #[test]
     fn urls_round_trip_and_bad_ones_say_why() {
-        for url in ["emu:size=1g", "emu:file=/tmp/a b?c,size=64m?ns=2", "emu:"] {
+        for url in [
+            "emu:size=1g",
+            "emu:file=/tmp/a b?c,size=64m?ns=2",
+            "emu:",
+            "vfio-user:/run/a b?c:d.sock?ns=3",
+            "vfio-user:relative.sock",
+        ] {
             assert_eq!(url.parse::<DeviceUrl>().unwrap().to_string(), url);
         }
         for (url, why) in [
@@ -100,6 +115,7 @@ mod tests {
             ("emu:size=1g?ns=4294967295", "from 1 up"),
             ("floppy:a", "no kind of device"),
             ("pci:0000:01:00.0", "this version"),
+            ("vfio-user:", "path of a socket"),
         ] {
             let error = url.parse::<DeviceUrl>().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
