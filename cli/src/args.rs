@@ -15,7 +15,9 @@ Device URLs:
       lba=4096         bytes of a block: 512 (default) or 4096
       ns=2,ns2.lba=4096   several namespaces, and options of one of them
   URL?ns=N             namespace N of a device
-  pci:ADDRESS and vfio-user:SOCKET are planned; this version refuses them.";
+  vfio-user:SOCKET     a controller that another process serves at a Unix socket, such as
+                       `underpin serve` or SPDK's nvmf_tgt
+  pci:ADDRESS is planned; this version refuses it.";
 
 /// Finds and describes NVMe devices for the Underpin userspace driver.
 #[derive(Debug, Parser)]
@@ -114,6 +116,24 @@ pub(crate) enum Command {
         )
     )]
     Passthru(crate::passthru::PassthruArgs),
+    /// Serve a controller in software to other processes, at a Unix socket (vfio-user)
+    #[command(
+        long_about = "Makes an NVMe controller in software and serves it over vfio-user: other \
+            processes open it as vfio-user:SOCKET. One client at a time; the next is served when \
+            it has gone, in whatever way: its memory is let go, the controller is reset, what was \
+            written stays. The socket is for the calling user only (mode 0600). When clients can \
+            connect, one line is printed on standard output: listening on SOCKET. Ctrl-C and \
+            SIGTERM end it, remove the socket and exit with 0.",
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin serve --socket /tmp/nvme.sock --size 1g\n",
+            "  underpin identify vfio-user:/tmp/nvme.sock              in another terminal\n",
+            "  underpin serve --socket s --file disk.img --lba 4096    a file's blocks\n",
+            "  underpin serve --socket s --media null -o queues=4      nothing is stored\n",
+            "  underpin serve --socket s --size 64m --fault drop@op=read+nth=100"
+        )
+    )]
+    Serve(ServeArgs),
     /// Print a shell's completion script
     #[command(after_help = concat!(
         "Examples:\n",
@@ -139,7 +159,7 @@ impl Command {
             Self::Log(args) => args.json,
             Self::Features(args) => args.json,
             Self::Passthru(args) => args.json,
-            Self::Completions(_) | Self::Man(_) => false,
+            Self::Serve(_) | Self::Completions(_) | Self::Man(_) => false,
         }
     }
 }
@@ -189,6 +209,62 @@ pub(crate) struct IdentifyArgs {
     /// Write the page itself, 4096 bytes: the controller's, or with ?ns=N the namespace's
     #[arg(long, conflicts_with = "json")]
     pub(crate) raw: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Where to make the socket; one that an ended server left there is replaced
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: PathBuf,
+    /// What each namespace holds: 512m, 1g [default: the file's length, or 1g]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<String>,
+    /// What keeps the blocks: ram, file or null [default: ram]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) media: Option<String>,
+    /// Keep the blocks in this file, which is made when it is missing
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<String>,
+    /// Bytes of a block: 512 or 4096 [default: 512]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) lba: Option<String>,
+    /// How many namespaces [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) ns: Option<String>,
+    /// Something that goes wrong, such as drop@op=read+nth=2; may be given again
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) fault: Vec<String>,
+    /// Any other option of emu: URLs, such as ns2.lba=4096 or dbbuf=off; may be given again
+    #[arg(short = 'o', long = "option", value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Take memory that its owner could shrink, as SPDK and QEMU give it
+    #[arg(
+        long,
+        long_help = "Take memory that its owner could shrink, too: files on tmpfs or hugetlbfs, \
+            and memfds without a seal, as SPDK and QEMU give them. A client that shrinks such a \
+            file ends this server with SIGBUS; without this option its memory is refused."
+    )]
+    pub(crate) allow_unsealed: bool,
+}
+
+impl ServeArgs {
+    /// The controller, as the text of an `emu:` URL has it.
+    pub(crate) fn config(&self) -> Result<EmulatorConfig, underpin::emulator::EmulatorError> {
+        let named = [
+            ("size", &self.size),
+            ("media", &self.media),
+            ("file", &self.file),
+            ("lba", &self.lba),
+            ("ns", &self.ns),
+        ];
+        let named = named
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+        let faults = self.fault.iter().map(|fault| format!("fault={fault}"));
+        let all: Vec<String> = named.chain(faults).chain(self.options.clone()).collect();
+        let config: EmulatorConfig = all.join(",").parse()?;
+        Ok(config.named("served"))
+    }
 }
 
 /// Understands a URL down to the last option of an embedded controller.

@@ -123,7 +123,9 @@ fn as_text(bus: &Bus, devices: &[(&DeviceUrl, Result<Opened, Error>)], style: St
         ];
         rows.extend(bus.controllers.iter().map(pci_row));
         out.push_str(&text::columns("  ", &rows));
-        out.push_str("  (as the kernel shows them; this version opens emu: devices only)\n");
+        out.push_str(
+            "  (as the kernel shows them; this version opens emu: and vfio-user: devices only)\n",
+        );
     }
     if devices.is_empty() && bus.controllers.is_empty() {
         out.push_str(

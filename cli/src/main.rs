@@ -14,6 +14,7 @@ mod manual;
 mod number;
 mod output;
 mod passthru;
+mod serve;
 mod sysfs;
 mod text;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Log(args) => log_page::run(&args),
         Command::Features(args) => features::run(&args),
         Command::Passthru(args) => passthru::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };

@@ -10,12 +10,8 @@ use crate::doorbell::Shadow;
 use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
-<<<<<<< HEAD
-use crate::transport::Embedded;
-use crate::wait::Waiter;
-=======
 use crate::transport::{Embedded, VfioUser, VfioUserOptions};
->>>>>>> 1a58aeb (wip)
+use crate::wait::Waiter;
 use crate::{
     ControllerOptions, DeviceAddress, DeviceUrl, Error, Failure, Namespace, QueueOptions,
     QueuePair, Transport,

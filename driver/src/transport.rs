@@ -8,12 +8,8 @@ pub use vfio_user::{VfioUser, VfioUserOptions};
 
 use std::fmt;
 use std::sync::Arc;
-<<<<<<< HEAD
-use underpin_dma::Mapper;
 use underpin_dma::rt::Event;
-=======
 use underpin_dma::{Mapper, Word32};
->>>>>>> 1a58aeb (wip)
 
 /// A register or the device behind it could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,26 +1,29 @@
-//! MSI-X vectors tied to a client's eventfds.
-//! A vector is raised by adding one to its eventfd; one that is full is raised already.
+//! MSI-X vectors tied to a client's eventfds. The client masks them by itself; here they are only
+//! tied, untied and, where it asks for that, raised.
 use crate::Emulator;
 use std::os::fd::OwnedFd;
+use underpin_dma::rt::Event;
 use underpin_vfio_user::{Refusal, SetIrqs, irq};
 
 /// The vectors of one client.
 #[derive(Debug)]
 pub(super) struct Irqs {
     emulator: Emulator,
-    vectors: Vec<Option<OwnedFd>>,
+    /// What each vector is tied to.
+    events: Vec<Option<Event>>,
 }
 
 impl Irqs {
-    pub(super) fn new(emulator: Emulator, count: u16) -> Self {
+    pub(super) fn new(emulator: Emulator) -> Self {
+        let count = emulator.vector_count();
         Self {
             emulator,
-            vectors: (0..count).map(|_| None).collect(),
+            events: (0..count).map(|_| None).collect(),
         }
     }
 
     pub(super) fn count(&self) -> u32 {
-        self.vectors.len() as u32
+        self.events.len() as u32
     }
 
     /// Does what a request says; its range lies within the vectors.
@@ -57,8 +60,11 @@ impl Irqs {
                 wanted.for_each(|(vector, _)| self.raise(vector));
             }
             irq::DATA_EVENTFD => {
-                let mut fds = fds.into_iter();
-                (start..start + count).for_each(|vector| self.tie(vector, fds.next()));
+                // All of them are looked at before any is tied.
+                let events: Result<Vec<_>, _> = fds.into_iter().map(Event::from_eventfd).collect();
+                let events = events.map_err(|error| Refusal::invalid(error.to_string()))?;
+                let mut events = events.into_iter();
+                (start..start + count).for_each(|vector| self.tie(vector, events.next()));
             }
             data => {
                 return Err(Refusal::invalid(format!(
@@ -71,35 +77,19 @@ impl Irqs {
 
     /// Unties everything.
     pub(super) fn clear(&mut self) {
-        (0..self.vectors.len()).for_each(|vector| self.tie(vector, None));
+        (0..self.events.len()).for_each(|vector| self.tie(vector, None));
     }
 
-    fn tie(&mut self, vector: usize, event: Option<OwnedFd>) {
-        if let Some(place) = self.vectors.get_mut(vector) {
+    fn tie(&mut self, vector: usize, event: Option<Event>) {
+        if let (Some(place), Ok(number)) = (self.events.get_mut(vector), u16::try_from(vector)) {
+            self.emulator.set_vector(number, event.clone());
             *place = event;
         }
     }
 
     fn raise(&self, vector: usize) {
-        if let Some(Some(event)) = self.vectors.get(vector) {
-            // EAGAIN: its count is at the end, so it is raised. It is the client's, who may have
-            // made it block: such a one is not waited for.
-            let _ = crate::serve::irqs::add_one(event);
+        if let Some(Some(event)) = self.events.get(vector) {
+            event.signal();
         }
-        let _ = &self.emulator;
     }
-}
-
-/// Adds one to an eventfd, if that does not block.
-fn add_one(event: &OwnedFd) -> rustix::io::Result<()> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut fds = [PollFd::new(event, PollFlags::OUT)];
-    let at_once = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    if poll(&mut fds, Some(&at_once))? > 0 {
-        rustix::io::write(event, &1_u64.to_ne_bytes())?;
-    }
-    Ok(())
 }

@@ -148,15 +148,14 @@ impl NvmeDevice {
         let bar = &emulator.shared().bar;
         let doorbell_bytes = doorbells::bytes(bar.doorbell_count(), bar.stride_bytes()) as u64;
         let bar0_bytes = (offset::DOORBELLS as u64 + doorbell_bytes).next_power_of_two();
-        let vectors = (bar.doorbell_count() / 2).clamp(1, 2048) as u16;
         let page = DoorbellPage::new(bar.doorbell_count(), bar.stride_bytes())?;
         bar.set_page(Some(Arc::clone(&page)));
         let iommu = Arc::clone(&emulator.shared().iommu);
         Ok(Self {
             emulator: emulator.clone(),
-            config: ConfigSpace::new(bar0_bytes, BAR4_BYTES, vectors),
+            config: ConfigSpace::new(bar0_bytes, BAR4_BYTES, emulator.vector_count()),
             dma: DmaTable::new(iommu, options),
-            irqs: Irqs::new(emulator.clone(), vectors),
+            irqs: Irqs::new(emulator.clone()),
             page,
             bar0_bytes,
             doorbell_bytes,
