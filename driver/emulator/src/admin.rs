@@ -1,19 +1,23 @@
 //! Admin commands: which family answers which opcode, and what an answer can be.
 //! Every field is the host's and is checked here or in the family.
+mod abort;
+mod events;
 mod features;
+mod format;
+mod log;
 mod queues;
 
+pub use events::Notice;
+pub(crate) use events::{ASYNC_EVENTS, Events, NoticeBoard};
 pub(crate) use features::Features;
 
 use crate::core::{Cx, Machine};
+use crate::intake::Intake;
 use crate::job::Reply;
 use crate::shadow::ShadowPages;
 use std::sync::atomic::Ordering;
-use underpin_nvme_spec::admin::{Abort, DoorbellBufferConfig, Identify};
+use underpin_nvme_spec::admin::{DoorbellBufferConfig, Identify};
 use underpin_nvme_spec::{AdminOpcode, Sqe, Status};
-
-/// Asynchronous Event Requests that can be outstanding.
-pub(crate) const ASYNC_EVENTS: u8 = 4;
 
 /// What becomes of a command once it was looked at.
 #[derive(Debug)]
@@ -22,7 +26,9 @@ pub(crate) enum Reaction {
     Done(Status, u32),
     /// Bytes are to be written to the host first.
     Reply(Reply),
-    /// It stays without an end until something happens that never does here.
+    /// Bytes are to be read from the host first; what they are worth is asked with them.
+    Take(Intake),
+    /// It stays without an end until something happens.
     Held,
 }
 
@@ -63,19 +69,20 @@ impl Machine {
             AdminOpcode::GET_FEATURES => self.get_features(sqe),
             AdminOpcode::GET_LOG_PAGE => self.log_page(sqe),
             AdminOpcode::ABORT => self.abort(sqe),
-            AdminOpcode::ASYNC_EVENT_REQUEST => {
-                if self.async_events == ASYNC_EVENTS {
-                    return Status::ASYNC_EVENT_LIMIT_EXCEEDED
-                        .with_do_not_retry()
-                        .into();
-                }
-                self.async_events += 1;
-                Reaction::Held
-            }
+            AdminOpcode::ASYNC_EVENT_REQUEST => self.request_event(sqe),
+            AdminOpcode::FORMAT_NVM => self.format(sqe),
             AdminOpcode::DOORBELL_BUFFER_CONFIG if self.supports.dbbuf => {
                 self.doorbell_buffers(cx, sqe).into()
             }
             _ => INVALID_OPCODE.into(),
+        }
+    }
+
+    /// The data of an admin command have come.
+    pub(crate) fn admin_data(&mut self, sqe: &Sqe, bytes: &[u8]) -> Reaction {
+        match AdminOpcode(sqe.opcode()) {
+            AdminOpcode::SET_FEATURES => self.set_feature_data(sqe, bytes),
+            _ => Status::INTERNAL_ERROR.into(),
         }
     }
 
@@ -99,30 +106,5 @@ impl Machine {
         self.close_rings();
         cx.shared.bar.shadowed.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Base 2.0, 5.1: a command that waits is aborted; one that does not is too far.
-    fn abort(&mut self, sqe: &Sqe) -> Reaction {
-        self.stats.aborts += 1;
-        let Abort { sqid, cid } = Abort::from_sqe(sqe);
-        let aborted = self.abort_job(sqid.0, cid.0, Status::ABORT_REQUESTED);
-        // Bit 0: the command was not aborted.
-        Reaction::Done(Status::SUCCESS, u32::from(!aborted))
-    }
-
-    /// Base 2.0, 5.16. Errors, health and firmware slots: nothing is to be said of them.
-    fn log_page(&mut self, sqe: &Sqe) -> Reaction {
-        const LENGTHS: [(u8, usize); 3] = [(0x01, 64), (0x02, 512), (0x03, 512)];
-        let lid = sqe.cdw10() as u8;
-        let Some(&(_, length)) = LENGTHS.iter().find(|(known, _)| *known == lid) else {
-            return Status::INVALID_LOG_PAGE.with_do_not_retry().into();
-        };
-        // Number of dwords, counted from 0, in two halves; an offset leads past the page's end.
-        let dwords = u64::from(sqe.cdw10() >> 16) | u64::from(sqe.cdw11() & 0xffff) << 16;
-        let len_bytes = (dwords + 1) * 4;
-        if sqe.cdw12() != 0 || sqe.cdw13() != 0 || len_bytes > length as u64 {
-            return INVALID_FIELD.into();
-        }
-        Reaction::Reply(self.reply(sqe, vec![0; len_bytes as usize]))
     }
 }

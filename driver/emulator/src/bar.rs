@@ -28,7 +28,7 @@ pub(crate) struct Bar {
     acq: AtomicU64,
     /// How often CC.EN went from 1 to 0: a reset is not missed when EN is set again at once.
     resets: AtomicU32,
-    /// Moves with every write of CC, after the write.
+    /// Moves with every write of CC, and whatever else the controller is to look at, afterwards.
     control: AtomicU32,
     /// The `control` that the controller has followed.
     followed: AtomicU32,
@@ -297,6 +297,12 @@ impl Bar {
     pub(crate) fn kill_doorbells(&self) {
         (0..self.doorbells.len()).for_each(|index| self.set_live(index, false));
         self.shadowed.store(false, Ordering::Relaxed);
+    }
+
+    /// The controller has something to look at that is no register.
+    pub(crate) fn knock(&self) {
+        self.control.fetch_add(1, Ordering::Release);
+        self.wake();
     }
 
     pub(crate) fn is_removed(&self) -> bool {

@@ -54,6 +54,9 @@ pub(crate) struct Bus {
     next: usize,
     pub(crate) bytes_from_host: u64,
     pub(crate) bytes_to_host: u64,
+    /// Those of them that are no blocks: lists, answers, ranges.
+    pub(crate) overhead_from_host: u64,
+    pub(crate) overhead_to_host: u64,
 }
 
 impl Bus {
@@ -66,6 +69,8 @@ impl Bus {
             next: 0,
             bytes_from_host: 0,
             bytes_to_host: 0,
+            overhead_from_host: 0,
+            overhead_to_host: 0,
         }
     }
 
@@ -220,6 +225,7 @@ impl Bus {
         who: Who,
     ) -> Result<(), Blocked> {
         let len = words.len() * 8;
+        self.overhead_from_host += len as u64;
         self.windows(map, iova, len, Direction::FromHost, who, |at, view| {
             // Mappings are whole pages, so no word lies in two of them.
             for offset in (0..view.len_bytes()).step_by(8) {
@@ -231,6 +237,28 @@ impl Bus {
         })
     }
 
+    /// Reads host memory.
+    pub(crate) fn read(
+        &mut self,
+        map: &Mappings,
+        iova: u64,
+        dst: &mut [u8],
+        who: Who,
+    ) -> Result<(), Blocked> {
+        self.overhead_from_host += dst.len() as u64;
+        self.windows(
+            map,
+            iova,
+            dst.len(),
+            Direction::FromHost,
+            who,
+            |at, view| {
+                let part = dst.get_mut(at..at + view.len_bytes()).ok_or(Blocked)?;
+                view.copy_to(0, part).map_err(|_| Blocked)
+            },
+        )
+    }
+
     /// Writes host memory.
     pub(crate) fn write(
         &mut self,
@@ -239,6 +267,7 @@ impl Bus {
         src: &[u8],
         who: Who,
     ) -> Result<(), Blocked> {
+        self.overhead_to_host += src.len() as u64;
         self.windows(map, iova, src.len(), Direction::ToHost, who, |at, view| {
             let part = src.get(at..at + view.len_bytes()).ok_or(Blocked)?;
             view.copy_from(0, part).map_err(|_| Blocked)
@@ -255,6 +284,11 @@ impl Bus {
         who: Who,
     ) -> Result<MemSlice, Blocked> {
         let (mapping, len) = self.piece(map, iova, len_bytes, direction, who)?;
+        // Making a ring reachable moves nothing.
+        match direction {
+            Direction::FromHost => self.bytes_from_host -= len,
+            Direction::ToHost => self.bytes_to_host -= len,
+        }
         // One mapping must hold it all: the emulator does not stitch rings together.
         if len < len_bytes {
             return Err(self.blocked(iova, len_bytes, direction, who));

@@ -1,12 +1,14 @@
 //! The controller as a pure state machine: all its state, and what one step does with it.
 //! Batches for speed, single micro-operations drawn from a seed for simulation, one set of parts.
 use crate::EmulatorError;
-use crate::admin::{Features, Reaction};
+use crate::admin::{Events, Features, Reaction};
 use crate::bus::{Bus, Who};
 use crate::config::EmulatorConfig;
 use crate::emulator::Shared;
 use crate::faults::{FaultState, Occasion};
+use crate::health::Health;
 use crate::identify::Identity;
+use crate::intake::Intake;
 use crate::iommu::Mappings;
 use crate::job::{Begun, Job, Outgoing};
 use crate::namespace::Namespace;
@@ -80,7 +82,8 @@ pub(crate) struct Machine {
     pub(crate) limits: Limits,
     pub(crate) features: Features,
     pub(crate) shadow: Option<ShadowPages>,
-    pub(crate) async_events: u8,
+    pub(crate) events: Events,
+    pub(crate) health: Health,
     pub(crate) sqs: Vec<Option<Box<Sq>>>,
     pub(crate) cqs: Vec<Option<Box<Cq>>>,
     /// The submission queues there are, in no order.
@@ -156,7 +159,8 @@ impl Machine {
             features: Features::new(config.queues, config.vwc),
             supports,
             shadow: None,
-            async_events: 0,
+            events: Events::default(),
+            health: Health::default(),
             sqs: (0..queues).map(|_| None).collect(),
             cqs: (0..queues).map(|_| None).collect(),
             live: Vec::with_capacity(queues),
@@ -266,6 +270,7 @@ impl Machine {
             self.resets = bar.resets();
         }
         self.refresh_faults(cx);
+        self.hear_notices(cx);
         let resets = bar.resets();
         if resets != self.resets {
             self.resets = resets;
@@ -313,7 +318,8 @@ impl Machine {
             return self.fail(cx, "CC, AQA, ASQ or ACQ with values that cannot be");
         }
         self.limits = limits(&self.supports, page_bytes);
-        self.features = Features::new(self.supports.queues, self.supports.vwc);
+        let Supports { queues, vwc, .. } = self.supports;
+        self.features = self.features.after_reset(queues, vwc);
         // The admin queue has interrupts, at vector 0 (Base 2.0, 3.1.3.10).
         let entries = u32::from(aqa.acqs()) + 1;
         self.put_cq(Cq::new(0, bar.acq(), entries, Some(0)));
@@ -353,7 +359,7 @@ impl Machine {
         self.cqs.iter_mut().for_each(|cq| *cq = None);
         self.live.clear();
         self.shadow = None;
-        self.async_events = 0;
+        self.events.reset();
     }
 
     fn shut_down(&mut self, cx: &Cx<'_>) {
@@ -659,19 +665,69 @@ impl Machine {
             self.count_transfer(opcode);
             let (bus, namespaces) = (&mut self.bus, &mut self.namespaces);
             let moved = nvm::at_once(bus, cx.map, namespaces, &self.limits, sqe, who);
-            return Some((moved.err().unwrap_or(Status::SUCCESS), 0));
+            return match moved {
+                Ok(()) => Some((Status::SUCCESS, 0)),
+                Err(status) => {
+                    self.note_error(qid, sqe, status);
+                    Some((status, 0))
+                }
+            };
         }
-        let moved = match self.react(cx, qid, sqe) {
+        self.execute_other(cx, qid, sqe, who)
+    }
+
+    /// The same for a command that is no transfer.
+    #[inline(never)]
+    fn execute_other(
+        &mut self,
+        cx: &Cx<'_>,
+        qid: u16,
+        sqe: &Sqe,
+        who: Who,
+    ) -> Option<(Status, u32)> {
+        let mut begun = self.react(cx, qid, sqe);
+        if let Begun::Reaction(Reaction::Take(mut intake)) = begun {
+            let came = intake.advance(&mut self.bus, cx.map, who, usize::MAX);
+            begun = Begun::Reaction(match came {
+                Ok(_) => self.data_came(qid, sqe, intake),
+                Err(status) => status.into(),
+            });
+        }
+        let moved = match begun {
             Begun::Transfer(mut transfer) => {
                 transfer.advance(&mut self.bus, cx.map, &mut self.namespaces, who, u64::MAX)
             }
-            Begun::Reaction(Reaction::Done(status, dw0)) => return Some((status, dw0)),
+            Begun::Reaction(Reaction::Done(status, dw0)) => {
+                if !status.is_success() {
+                    self.note_error(qid, sqe, status);
+                }
+                return Some((status, dw0));
+            }
             Begun::Reaction(Reaction::Reply(mut reply)) => {
                 reply.advance(&mut self.bus, cx.map, who, usize::MAX)
             }
             Begun::Reaction(Reaction::Held) => return None,
+            Begun::Reaction(Reaction::Take(_)) => Err(Status::INTERNAL_ERROR),
         };
-        Some((moved.err().unwrap_or(Status::SUCCESS), 0))
+        let status = moved.err().unwrap_or(Status::SUCCESS);
+        if !status.is_success() {
+            self.note_error(qid, sqe, status);
+        }
+        Some((status, 0))
+    }
+
+    /// What a command makes of its data.
+    pub(crate) fn data_came(&mut self, qid: u16, sqe: &Sqe, intake: Intake) -> Reaction {
+        let bytes = intake.into_bytes();
+        match qid {
+            0 => self.admin_data(sqe, &bytes),
+            _ => self.io_data(sqe, &bytes),
+        }
+    }
+
+    /// Something waits in the outbox, or is to go through jobs.
+    pub(crate) fn go_slowly(&mut self) {
+        self.slow = true;
     }
 
     #[inline(always)]
@@ -692,14 +748,11 @@ impl Machine {
             };
         }
         let opcode = NvmOpcode(sqe.opcode());
-        let status = if opcode == NvmOpcode::FLUSH {
-            self.stats.flushes += 1;
-            nvm::flush(&mut self.namespaces, sqe.nsid())
-        } else {
-            self.stats.io_other += 1;
-            Status::INVALID_OPCODE.with_do_not_retry()
-        };
-        Begun::Reaction(status.into())
+        if opcode != NvmOpcode::FLUSH {
+            return Begun::Reaction(self.other_io(sqe));
+        }
+        self.stats.flushes += 1;
+        Begun::Reaction(nvm::flush(&mut self.namespaces, sqe.nsid()).into())
     }
 
     // Single micro-operations.

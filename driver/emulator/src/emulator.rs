@@ -1,5 +1,6 @@
 //! The handle of an emulated controller: made from a configuration, started one way or another,
 //! reached through its registers and its IOMMU, and stopped with proof that no DMA follows.
+use crate::admin::{Notice, NoticeBoard};
 use crate::bar::Bar;
 use crate::bus::Bus;
 use crate::config::EmulatorConfig;
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) iommu: Arc<Iommu>,
     pub(crate) vectors: Vectors,
     pub(crate) faults: FaultBoard,
+    pub(crate) notices: NoticeBoard,
     pub(crate) stats: PublishedStats,
 }
 
@@ -84,6 +86,7 @@ impl Emulator {
             iommu,
             vectors: Vectors::new(config.queues.saturating_add(1)),
             faults: FaultBoard::default(),
+            notices: NoticeBoard::default(),
             stats: PublishedStats::default(),
         });
         config
@@ -257,6 +260,14 @@ impl Emulator {
     /// Adds a fault. Commands whose doorbell is rung after this call meet it.
     pub fn inject(&self, fault: Fault) {
         self.0.shared.faults.add(fault);
+    }
+
+    /// Something happens to the controller: it is told to the host as an asynchronous event, if
+    /// the host has asked for such events, and stands in a log page in any case. Before the
+    /// controller is enabled it happens when it is.
+    pub fn notify(&self, notice: Notice) {
+        self.0.shared.notices.add(notice);
+        self.0.shared.bar.knock();
     }
 
     /// Takes the device off the bus, now: registers read all ones, for ever, and the controller

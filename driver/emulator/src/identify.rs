@@ -2,7 +2,7 @@
 //! Identifiers differ between controllers and are stable from run to run: they are derived from
 //! the serial number, and that from the seed and the medium's file or the controller's number.
 use crate::config::EmulatorConfig;
-use crate::namespace::Namespace;
+use crate::namespace::{FORMAT_SHIFTS, Namespace};
 use std::sync::atomic::{AtomicU64, Ordering};
 use underpin_dma::rt::Rng;
 use underpin_nvme_spec::admin::{Cns, Identify};
@@ -43,9 +43,26 @@ impl Identity {
         page.set_cntlid(1);
         page.set_ver(VERSION.0);
         page.set_cntrltype(1);
-        page.set_oacs(if config.dbbuf { 1 << 8 } else { 0 });
+        // Format NVM; Doorbell Buffer Config.
+        page.set_oacs(1 << 1 | if config.dbbuf { 1 << 8 } else { 0 });
         page.set_acl(3);
         page.set_aerl(crate::admin::ASYNC_EVENTS - 1);
+        // Namespace attribute notices.
+        page.set_oaes(1 << 8);
+        // Host identifiers of 128 bits.
+        page.set_ctratt(1);
+        // One firmware slot, which cannot be written.
+        page.set_frmw(1 << 1 | 1);
+        // Commands Supported and Effects; lengths and offsets beyond twelve bits.
+        page.set_lpa(1 << 1 | 1 << 2);
+        page.set_elpe((crate::health::ERROR_ENTRIES - 1) as u8);
+        page.set_wctemp(crate::health::TOO_WARM);
+        // Compare, Dataset Management, Write Zeroes, saved features, Timestamp, Verify.
+        page.set_oncs(1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7);
+        // A format erases one namespace or all; cryptographic erasure is there.
+        page.set_fna(1 << 2);
+        // Namespaces can be write-protected.
+        page.set_nwpc(1);
         // Entries of 64 and 16 bytes, required and largest alike.
         page.set_sqes(0x66);
         page.set_cqes(0x44);
@@ -132,7 +149,15 @@ impl Identity {
         page.set_ncap(namespace.blocks);
         page.set_nuse(namespace.blocks);
         page.set_nvmcap(u128::from(namespace.blocks) << namespace.lba_shift);
-        page.set_lba_format(0, LbaFormat::new(0, namespace.lba_shift as u8, 0));
+        for (index, &shift) in (0..).zip(&FORMAT_SHIFTS) {
+            page.set_lba_format(index, LbaFormat::new(0, shift as u8, 0));
+            page.set_nlbaf(index);
+            if shift == namespace.lba_shift {
+                page.set_flbas(index);
+            }
+        }
+        // What was deallocated reads as zeroes, and Write Zeroes may deallocate.
+        page.set_dlfeat(0b1001);
         let own = namespace.nawun.is_some()
             || namespace.nawupf.is_some()
             || namespace.atomic_boundary != 0;
@@ -144,7 +169,7 @@ impl Identity {
             page.set_nabsn(namespace.atomic_boundary);
             page.set_nabspf(namespace.atomic_boundary);
         }
-        page.set_nsattr(u8::from(namespace.read_only));
+        page.set_nsattr(u8::from(namespace.medium.is_protected()));
         let (eui64, nguid) = self.identifiers(namespace.nsid);
         page.set_eui64(eui64);
         page.set_nguid(nguid);

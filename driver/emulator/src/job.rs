@@ -4,6 +4,7 @@ use crate::admin::Reaction;
 use crate::bus::{Bus, Who};
 use crate::core::{Cx, Machine};
 use crate::faults::{Occasion, Plan};
+use crate::intake::Intake;
 use crate::iommu::Mappings;
 use crate::nvm::Transfer;
 use crate::walk::{PrpWalk, Segment};
@@ -102,6 +103,7 @@ impl Reply {
 pub(crate) enum Work {
     Transfer(Transfer),
     Reply(Reply),
+    Intake(Intake),
 }
 
 /// A command in progress.
@@ -190,6 +192,9 @@ impl Machine {
     fn finish(&mut self, job: &Job, status: Status, dw0: u32) {
         if job.told {
             return;
+        }
+        if !status.is_success() {
+            self.note_error(job.qid, &job.sqe, status);
         }
         self.outbox.push_back(Outgoing {
             sqid: job.qid,
@@ -285,6 +290,7 @@ impl Machine {
                     }
                     job.work = Some(Work::Reply(reply));
                 }
+                Begun::Reaction(Reaction::Take(intake)) => job.work = Some(Work::Intake(intake)),
                 Begun::Reaction(Reaction::Held) => {
                     // It stays with the controller, without a job and without an end.
                     job.told = true;
@@ -301,8 +307,22 @@ impl Machine {
                 let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
                 reply.advance(&mut self.bus, cx.map, who, chunk)
             }
+            Work::Intake(intake) => {
+                let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
+                intake.advance(&mut self.bus, cx.map, who, chunk)
+            }
         };
-        if let (Work::Transfer(transfer), Ok(true), true) = (&*work, moved, job.plan.corrupt_data) {
+        if let (Work::Intake(_), Ok(true)) = (&*work, moved)
+            && let Some(Work::Intake(intake)) = job.work.take()
+        {
+            return match self.data_came(job.qid, &job.sqe, intake) {
+                Reaction::Done(status, dw0) => Some((status, dw0)),
+                _ => Some((Status::INTERNAL_ERROR, 0)),
+            };
+        }
+        if let (Some(Work::Transfer(transfer)), Ok(true), true) =
+            (&job.work, moved, job.plan.corrupt_data)
+        {
             self.flip_a_bit(cx, transfer, who);
         }
         match moved {

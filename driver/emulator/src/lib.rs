@@ -12,8 +12,6 @@
 //!   controller's reach.
 //! - All randomness comes from the configured seed and all time from the caller of a step, so a
 //!   run in simulation can be repeated.
-//!
-//! Not there yet: asynchronous events (requests are held).
 #![forbid(unsafe_code)]
 
 mod admin;
@@ -25,7 +23,9 @@ mod doorbells;
 mod emulator;
 mod error;
 mod faults;
+mod health;
 mod identify;
+mod intake;
 mod interrupt;
 mod iommu;
 mod job;
@@ -44,6 +44,7 @@ mod task;
 mod text;
 mod walk;
 
+pub use admin::Notice;
 pub use config::{EmulatorConfig, Media, NamespaceConfig};
 pub use emulator::{Emulator, InlineCore};
 pub use error::EmulatorError;

@@ -24,6 +24,9 @@ pub(crate) enum Medium {
     File(FileMedium),
     /// Reads and writes move nothing: for measuring all but the data.
     Null,
+    /// Any of them while the host has it write-protected: so that commands which move bytes need
+    /// not ask.
+    Protected(Box<Medium>),
 }
 
 impl Medium {
@@ -50,6 +53,7 @@ impl Medium {
     pub(crate) fn claim(&self) -> Result<(), EmulatorError> {
         match self {
             Self::File(file) => file.claim(),
+            Self::Protected(inner) => inner.claim(),
             Self::Ram(_) | Self::Null => Ok(()),
         }
     }
@@ -58,6 +62,7 @@ impl Medium {
     pub(crate) fn inode(&self) -> Option<u64> {
         match self {
             Self::File(file) if !file.is_read_only() => Some(file.inode()),
+            Self::Protected(inner) => inner.inode(),
             _ => None,
         }
     }
@@ -65,11 +70,9 @@ impl Medium {
     /// Why a write failed.
     #[cold]
     pub(crate) fn write_failure(&self) -> Status {
-        match self {
-            Self::File(file) if file.is_read_only() => {
-                Status::NAMESPACE_WRITE_PROTECTED.with_do_not_retry()
-            }
-            _ => Status::WRITE_FAULT,
+        match self.is_protected() {
+            true => Status::NAMESPACE_WRITE_PROTECTED.with_do_not_retry(),
+            false => Status::WRITE_FAULT,
         }
     }
 
@@ -80,6 +83,7 @@ impl Medium {
             Self::Ram(ram) => ram.read(at, to),
             Self::File(file) => file.read(at, to),
             Self::Null => Ok(()),
+            Self::Protected(inner) => inner.read(at, to),
         }
     }
 
@@ -90,6 +94,7 @@ impl Medium {
             Self::Ram(ram) => ram.write(at, from),
             Self::File(file) => file.write(at, from),
             Self::Null => Ok(()),
+            Self::Protected(_) => Err(MediumError),
         }
     }
 
@@ -99,6 +104,7 @@ impl Medium {
             Self::Ram(ram) => ram.read_bytes(at, to),
             Self::File(file) => file.read_bytes(at, to),
             Self::Null => Ok(()),
+            Self::Protected(inner) => inner.read_bytes(at, to),
         }
     }
 
@@ -108,6 +114,7 @@ impl Medium {
             Self::Ram(ram) => ram.write_bytes(at, from),
             Self::File(file) => file.write_bytes(at, from),
             Self::Null => Ok(()),
+            Self::Protected(_) => Err(MediumError),
         }
     }
 
@@ -115,14 +122,52 @@ impl Medium {
     pub(crate) fn flush(&mut self) -> Result<(), MediumError> {
         match self {
             Self::File(file) => file.flush(),
+            Self::Protected(inner) => inner.flush(),
             Self::Ram(_) | Self::Null => Ok(()),
         }
+    }
+
+    /// Makes bytes read as zeroes; `deallocate`: without keeping room for them.
+    pub(crate) fn clear(
+        &mut self,
+        at: u64,
+        len_bytes: u64,
+        deallocate: bool,
+    ) -> Result<(), MediumError> {
+        match self {
+            Self::Ram(ram) => ram.clear(at, len_bytes, deallocate),
+            Self::File(file) => file.clear(at, len_bytes, deallocate),
+            Self::Null => Ok(()),
+            Self::Protected(_) => Err(MediumError),
+        }
+    }
+
+    /// True when nothing can be written.
+    pub(crate) fn is_protected(&self) -> bool {
+        match self {
+            Self::Protected(_) => true,
+            Self::File(file) => file.is_read_only(),
+            Self::Ram(_) | Self::Null => false,
+        }
+    }
+
+    /// Protects it from being written, or lets it be written again.
+    pub(crate) fn protect(&mut self, wanted: bool) {
+        *self = match (std::mem::replace(self, Self::Null), wanted) {
+            (Self::Protected(inner), false) => *inner,
+            (medium @ (Self::Ram(_) | Self::File(_) | Self::Null), true) => {
+                Self::Protected(Box::new(medium))
+            }
+            (medium, _) => medium,
+        };
     }
 
     /// True when both keep their blocks in one file, whatever names they have for it.
     pub(crate) fn shares_file(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(file), Self::File(other)) => file.is(other),
+            (Self::Protected(inner), other) => inner.shares_file(other),
+            (one, Self::Protected(inner)) => one.shares_file(inner),
             _ => false,
         }
     }

@@ -67,6 +67,8 @@ impl Machine {
             told => told,
         };
         self.remove(cx);
+        self.health.power_cycles += 1;
+        self.health.unsafe_shutdowns += 1;
         for namespace in &mut self.namespaces {
             if namespace.cut_power(loss, &mut self.rng).is_err() {
                 tracing::error!(nsid = namespace.nsid, "the medium failed at a power cut");
@@ -89,6 +91,7 @@ impl Machine {
         let gone = self.namespaces.iter_mut().find(|other| other.nsid == nsid);
         if let Some(namespace) = gone {
             namespace.vanish();
+            self.namespace_changed(nsid);
         }
     }
 

@@ -1,16 +1,21 @@
 //! A namespace of the controller: its geometry, what it promises, and its medium.
-//! Built once from the configuration.
+//! Built from the configuration; a format changes its blocks.
 use crate::EmulatorError;
 use crate::config::{EmulatorConfig, NamespaceConfig};
 use crate::media::Medium;
 use crate::power::Cache;
 use underpin_nvme_spec::Status;
 
+/// The blocks that a namespace can be formatted to have, as powers of two.
+pub(crate) const FORMAT_SHIFTS: [u32; 2] = [9, 12];
+
 /// One namespace.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) nsid: u32,
     pub(crate) blocks: u64,
+    /// Of the medium; a few bytes at its end may be no whole block.
+    pub(crate) size_bytes: u64,
     pub(crate) lba_shift: u32,
     pub(crate) medium: Medium,
     /// So many blocks are written as a whole with respect to other commands.
@@ -39,6 +44,7 @@ impl Namespace {
         Ok(Self {
             nsid,
             blocks: size_bytes / u64::from(namespace.lba_bytes),
+            size_bytes,
             lba_shift: namespace.lba_bytes.trailing_zeros(),
             medium,
             atomic_blocks: u64::from(namespace.nawun.unwrap_or(config.awun)) + 1,

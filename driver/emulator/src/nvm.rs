@@ -1,6 +1,12 @@
-//! The NVM command set (NVM Command Set 1.0): Read, Write and Flush.
+//! The NVM command set (NVM Command Set 1.0): Read, Write and Flush; the others are in files of their own.
 //! A transfer is a state machine that moves as many bytes as it is allowed to at a time; what is
 //! promised to be atomic passes a stage of its own, so that pieces of it are never seen.
+mod compare;
+mod dsm;
+mod other;
+mod verify;
+mod write_zeroes;
+
 use crate::bus::{Blocked, Bus, Who};
 use crate::iommu::{Direction, Mappings};
 use crate::media::{Medium, MediumError};

@@ -44,7 +44,15 @@ stats! {
     writes,
     /// Flush commands.
     flushes,
-    /// Other commands of I/O queues.
+    /// Compare commands.
+    compares,
+    /// Write Zeroes commands.
+    write_zeroes,
+    /// Dataset Management commands.
+    dataset_managements,
+    /// Verify commands.
+    verifies,
+    /// Commands of I/O queues that there are not.
     io_other,
     /// Commands of the admin queue.
     admin,
@@ -75,6 +83,10 @@ stats! {
     interrupts,
     /// Abort commands.
     aborts,
+    /// Format NVM commands.
+    formats,
+    /// Asynchronous events told.
+    events,
     /// Controller resets by CC.EN.
     resets,
 }

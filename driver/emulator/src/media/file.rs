@@ -4,6 +4,8 @@ use super::MediumError;
 use super::lock::{self, Locked};
 use crate::EmulatorError;
 use crate::config::NamespaceConfig;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -21,6 +23,8 @@ pub(crate) struct FileMedium {
     /// What it has to be extended to when it is claimed.
     size_bytes: u64,
     read_only: bool,
+    /// Every write is durable when it returns.
+    synchronous: bool,
     bounce: Vec<u8>,
     /// Device and inode number: the same for every name of the file.
     identity: (u64, u64),
@@ -81,6 +85,7 @@ impl FileMedium {
             path: path.to_owned(),
             size_bytes,
             read_only,
+            synchronous: !vwc,
             bounce,
             identity: (metadata.dev(), metadata.ino()),
         };
@@ -166,6 +171,40 @@ impl FileMedium {
     pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
         self.may_write()?;
         write_at(&self.file, at, from)
+    }
+
+    /// Makes bytes read as zeroes: by a hole in the file, or by zeroes that have room of their own;
+    /// written out where the filesystem knows no better.
+    pub(crate) fn clear(
+        &mut self,
+        at: u64,
+        len_bytes: u64,
+        deallocate: bool,
+    ) -> Result<(), MediumError> {
+        self.may_write()?;
+        let how = match deallocate {
+            true => FallocateFlags::PUNCH_HOLE,
+            false => FallocateFlags::ZERO_RANGE,
+        };
+        match fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, at, len_bytes) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.bounce.fill(0);
+                let mut done = 0;
+                while done < len_bytes {
+                    let len = (len_bytes - done).min(self.bounce.len() as u64);
+                    let zeroes = self.bounce.get(..len as usize).ok_or(MediumError)?;
+                    write_at(&self.file, at + done, zeroes)?;
+                    done += len;
+                }
+            }
+            Err(error) => return Err(failed("clearing", at, &error.into())),
+        }
+        // O_DSYNC is for writes alone.
+        match self.synchronous {
+            true => self.flush(),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn flush(&mut self) -> Result<(), MediumError> {

@@ -2,6 +2,7 @@
 //! Data moves by one copy between it and host memory, as it would by DMA.
 use super::MediumError;
 use crate::EmulatorError;
+use rustix::fs::{FallocateFlags, fallocate};
 use std::sync::Arc;
 use underpin_dma::{Memory, PageSize, View};
 
@@ -44,5 +45,34 @@ impl RamMedium {
     pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), MediumError> {
         let to = self.part(at, from.len())?;
         to.copy_from(0, from).map_err(|_| MediumError)
+    }
+
+    /// Makes bytes read as zeroes; `deallocate`: the pages that lie wholly in them are given back.
+    pub(crate) fn clear(
+        &self,
+        at: u64,
+        len_bytes: u64,
+        deallocate: bool,
+    ) -> Result<(), MediumError> {
+        let page = PageSize::Small.bytes();
+        let end = at + len_bytes;
+        let (first, last) = (at.next_multiple_of(page), end / page * page);
+        if deallocate
+            && first < last
+            && let Some((file, base)) = self.0.fd()
+        {
+            let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            if fallocate(file, how, base + first, last - first).is_ok() {
+                self.fill(at, first - at)?;
+                return self.fill(last, end - last);
+            }
+        }
+        self.fill(at, len_bytes)
+    }
+
+    fn fill(&self, at: u64, len_bytes: u64) -> Result<(), MediumError> {
+        let len = usize::try_from(len_bytes).map_err(|_| MediumError)?;
+        let part = self.part(at, len)?;
+        part.fill(0, len, 0).map_err(|_| MediumError)
     }
 }
