@@ -41,7 +41,7 @@ pub use underpin_fs as fs;
 pub use underpin_nvme as nvme;
 pub use underpin_nvme_spec as spec;
 
-pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions};
+pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions, Vectored};
 pub use underpin_nvme::{
     CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure, Io, Lba,
     Namespace, Nsid, QueueOptions, QueuePair, Token, Waiting,

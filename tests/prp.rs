@@ -115,7 +115,7 @@ impl Bench {
         let page = 4096_u64 << mpsmin;
         let mdts = (max_transfer / page).ilog2();
         let rig = Rig::new(&format!(
-            "media=null,size=1g,lba={lba},mpsmin={mpsmin},mpsmax={mpsmin},mdts={mdts},queues=2"
+            "media=null,sgl=off,size=1g,lba={lba},mpsmin={mpsmin},mpsmax={mpsmin},mdts={mdts},queues=2"
         ));
         let region = rig.space.region("payload", 4 * max_transfer).unwrap();
         let (transport, seen) = Overheard::new(&rig.transport);

@@ -44,7 +44,7 @@ pub use error::{Error, OutOfBounds};
 pub use iova::Iova;
 pub use mapper::{Access, MapRequest, Mapper, MapperError};
 pub use memory::{Memory, PageSize};
-pub use payload::{Payload, Span};
+pub use payload::{NotAdded, NotAddedReason, Payload, Span, Vectored};
 pub use pool::{Pool, PoolOptions};
 pub use ranges::RangeAllocator;
 pub use region::Region;

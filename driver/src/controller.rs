@@ -10,6 +10,7 @@ use crate::doorbell::Shadow;
 use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
+use crate::sgl::SglRule;
 use crate::transport::{Embedded, VfioUser, VfioUserOptions};
 use crate::wait::Waiter;
 use crate::{
@@ -23,7 +24,7 @@ use std::time::Duration;
 use underpin_nvme_spec::admin::{CreateIoCq, CreateIoSq, DeleteIoCq, DeleteIoSq};
 use underpin_nvme_spec::identify::IdentifyController;
 use underpin_nvme_spec::registers::offset;
-use underpin_nvme_spec::{AdminOpcode, Nsid, NvmOpcode, Qid};
+use underpin_nvme_spec::{AdminOpcode, Nsid, NvmOpcode, Qid, Sgls};
 
 /// Whether completed writes may be lost with power, until a flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -346,6 +347,9 @@ impl Inner {
             cq_entries: entries,
             page_bytes: limits.page_bytes,
             max_transfer_bytes: limits.page_bytes,
+            // Admin commands have PRPs (Base 2.0, 4.1.2).
+            sgl: SglRule::default(),
+            max_runs: 1,
             timeout: options.admin_timeout,
             dstrd: limits.dstrd,
             shadows: None,
@@ -516,6 +520,8 @@ impl Inner {
             cq_entries,
             page_bytes: self.limits.page_bytes,
             max_transfer_bytes: facts.max_transfer_bytes,
+            sgl: SglRule::new(Sgls(facts.identify.sgls()), self.options.data_pointers),
+            max_runs: self.options.max_runs,
             timeout: self.options.command_timeout,
             dstrd: self.limits.dstrd,
             shadows: facts

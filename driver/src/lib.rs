@@ -26,6 +26,7 @@ mod queue;
 mod queue_pair;
 mod registers;
 mod rings;
+mod sgl;
 mod slots;
 pub mod transport;
 mod url;
@@ -38,7 +39,7 @@ pub use commands::{
 pub use controller::{Controller, WriteCache};
 pub use error::{CommandError, Error, Failure, Refused};
 pub use namespace::{AtomicWrites, Io, Namespace};
-pub use options::{ControllerOptions, QueueOptions};
+pub use options::{ControllerOptions, DataPointers, QueueOptions};
 pub use queue::QueueStats;
 pub use queue_pair::{Completion, QueuePair};
 pub use slots::Token;

@@ -220,6 +220,26 @@ impl Namespace {
 
     /// A read of `blocks` blocks from `lba` on.
     ///
+    /// A part of them is read with a [`Vectored`](crate::dma::Vectored) buffer that skips the rest,
+    /// where the device has bit buckets:
+    ///
+    /// ```
+    /// # use underpin_nvme::{Controller, ControllerOptions, Lba, QueueOptions};
+    /// use underpin_nvme::dma::{DmaSpace, Vectored};
+    ///
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let mut queue = controller.queue_pair::<Vectored>(QueueOptions::default())?;
+    /// let mut part = Vectored::new(&space);
+    /// part.skip(700);
+    /// part.push(space.alloc(100, 64)?)?;
+    /// part.skip(1024 - 800);
+    /// let part = queue.run(ns.read(Lba(8), 2)?, part)?;
+    /// assert_eq!(part.memory_bytes(), 100);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::OutOfRange`] when they do not lie within the namespace, or there are none;
     /// [`Error::Unsupported`] when the namespace cannot be used.

@@ -11,6 +11,12 @@ pub struct ControllerOptions {
     /// The longest transfer to send as one command; the device's MDTS may be shorter. Longer
     /// requests are split. Each slot of a queue owns PRP list memory for this length.
     pub max_transfer_bytes: u64,
+    /// How commands name memory.
+    pub data_pointers: DataPointers,
+    /// How many runs of memory, none adjacent to another, one command shall be able to have where
+    /// PRPs cannot name them and the device takes SGLs. Each slot of a queue owns list memory for
+    /// so many, and what is left of the last page.
+    pub max_runs: u16,
     /// A command not completed in this time fails the controller. It is for the polls to notice:
     /// they look at the clock once in 64 times, so who polls seldom is told late.
     pub command_timeout: Duration,
@@ -27,12 +33,29 @@ impl Default for ControllerOptions {
         Self {
             io_queues: 64,
             max_transfer_bytes: 1 << 20,
+            data_pointers: DataPointers::default(),
+            max_runs: 128,
             command_timeout: Duration::from_secs(30),
             admin_timeout: Duration::from_secs(30),
             shadow_doorbells: true,
             max_namespaces: 1024,
         }
     }
+}
+
+/// How commands name memory: by physical region pages, which every device takes, or by scatter
+/// gather lists, where the device takes them (Identify Controller, SGLS).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataPointers {
+    /// Where the device takes SGLs, a command has one if PRPs cannot name its memory, or if its
+    /// list is no longer than that of the PRPs: always so for one run of memory over more than two
+    /// pages, which then needs no list at all. Up to two pages, PRPs need none either.
+    #[default]
+    ByRule,
+    /// PRPs always: for a device whose SGLs are slow, or wrong.
+    Prp,
+    /// SGLs wherever they can be. It is for tests: short transfers become slower.
+    Sgl,
 }
 
 /// Choices about a queue pair.

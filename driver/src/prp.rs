@@ -28,6 +28,8 @@ pub(crate) enum PrpError {
         "its part at {iova} does not begin and end on pages of {page_bytes} bytes, which only the first and the last may"
     )]
     Gap { iova: Iova, page_bytes: u64 },
+    #[error("it skips bytes")]
+    Skips,
     #[error("it needs {needed} PRP list pages and {available} are there")]
     ListFull { needed: usize, available: usize },
 }
@@ -40,7 +42,7 @@ pub(crate) const fn list_pages_for(len_bytes: u64, page_bytes: u64) -> usize {
 }
 
 /// List pages for `entries` entries: each page but the last gives one place to the link.
-const fn list_pages(entries: u64, per_page: u64) -> usize {
+pub(crate) const fn list_pages(entries: u64, per_page: u64) -> usize {
     if entries <= 1 {
         0 // PRP2 itself
     } else if entries <= per_page {
@@ -69,6 +71,16 @@ pub(crate) const fn without_list(first: Iova, len_bytes: u64, page_bytes: u64) -
     None
 }
 
+/// How many pages the runs touch, if PRPs can name them.
+pub(crate) fn count(spans: impl Iterator<Item = Span>, page_bytes: u64) -> Result<u64, PrpError> {
+    let mut entries = 0;
+    for page in Pages::new(spans, page_bytes) {
+        page?;
+        entries += 1;
+    }
+    Ok(entries)
+}
+
 /// Names any number of runs: all but the first begin on a page, all but the last end on one.
 #[inline(never)]
 pub(crate) fn build<L: ListPages>(
@@ -76,13 +88,9 @@ pub(crate) fn build<L: ListPages>(
     page_bytes: u64,
     list: &mut L,
 ) -> Result<Prps, PrpError> {
-    let pages = Pages::new(spans, page_bytes);
+    let pages = Pages::new(spans.clone(), page_bytes);
     // A first walk counts and checks, so that nothing is half written.
-    let mut entries = 0_u64;
-    for page in pages.clone() {
-        page?;
-        entries += 1;
-    }
+    let entries = count(spans, page_bytes)?;
     let per_page = page_bytes / 8;
     let (needed, available) = (
         list_pages(entries.saturating_sub(1), per_page),
@@ -152,6 +160,9 @@ impl<I: Iterator<Item = Span>> Iterator for Pages<I> {
             let span = self.spans.next()?;
             if span.len_bytes == 0 {
                 continue;
+            }
+            if span.is_discarded() {
+                return Some(Err(PrpError::Skips));
             }
             let begin = span.iova.get();
             if self.first && begin & 3 != 0 {

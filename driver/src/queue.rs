@@ -11,6 +11,7 @@ use crate::doorbell::Shadow;
 use crate::health::Health;
 use crate::prp::{self, ListPages, Prps};
 use crate::rings::{CompletionRing, RingSpec, SubmissionRing};
+use crate::sgl::{self, Named, SglRule};
 use crate::slots::{Describe, SlotState, Slots, Token};
 use crate::{Error, Failure, Refused, Transport};
 use std::sync::Arc;
@@ -27,6 +28,9 @@ pub(crate) struct QueueSpec {
     pub(crate) page_bytes: u64,
     /// The longest transfer of one command.
     pub(crate) max_transfer_bytes: u64,
+    pub(crate) sgl: SglRule,
+    /// Runs of memory that one command shall be able to have by SGL.
+    pub(crate) max_runs: u16,
     pub(crate) timeout: Duration,
     pub(crate) dstrd: u8,
     pub(crate) shadows: Option<(Shadow, Shadow)>,
@@ -46,6 +50,9 @@ pub(crate) struct Queue<B> {
     space: SpaceId,
     page_bytes: u64,
     max_transfer_bytes: u64,
+    /// The longest transfer whose command can have PRPs without a list.
+    direct_bytes: u64,
+    sgl: SglRule,
     // Time.
     timeout: Duration,
     /// Polls until the clock is looked at.
@@ -65,6 +72,8 @@ pub struct QueueStats {
     pub commands: u64,
     /// Completions consumed.
     pub completions: u64,
+    /// Those whose memory an SGL names, and not PRPs.
+    pub sgls: u64,
     /// Requests that ended in an error.
     pub errors: u64,
     /// Times that the submission doorbell was rung, by whatever means.
@@ -137,6 +146,11 @@ impl<B> Queue<B> {
             space: space.id(),
             page_bytes: spec.page_bytes,
             max_transfer_bytes: spec.max_transfer_bytes,
+            direct_bytes: match spec.sgl.is_for_all() {
+                true => 0,
+                false => spec.max_transfer_bytes,
+            },
+            sgl: spec.sgl,
             timeout: spec.timeout,
             polls_to_clock: POLLS_PER_CLOCK,
             looked: None,
@@ -503,7 +517,7 @@ impl<B: Payload> Queue<B> {
             return None;
         }
         let Span { iova, len_bytes } = buffer.span(0);
-        let most = self.max_transfer_bytes.min(len_bytes as u64);
+        let most = self.direct_bytes.min(len_bytes as u64);
         if transfer.len_bytes > most {
             return None;
         }
@@ -572,16 +586,19 @@ impl<B: Payload> Queue<B> {
                 cid,
                 at,
                 len_bytes,
-                prps: Prps { prp1: 0, prp2: 0 },
+                named: Prps { prp1: 0, prp2: 0 }.into(),
             });
             let runs = Cut {
                 spans: spans(buffer),
                 skip: at,
                 left: len_bytes,
             };
-            let prps = prp::build(runs, self.page_bytes, &mut self.lists.of(index));
+            let list = &mut self.lists.of(index);
+            // Which way the data goes, opcodes tell in bits 1:0 (Base 2.0, figure 88).
+            let is_read = transfer.opcode.0 & 0b11 == 0b10;
+            let named = sgl::name(self.sgl, runs, is_read, self.page_bytes, list);
             if let Some(part) = parts.last_mut() {
-                part.prps = prps.map_err(|error| Error::Buffer(error.to_string()))?;
+                part.named = named.map_err(|error| Error::Buffer(error.to_string()))?;
             }
             at += len_bytes;
         }
@@ -607,8 +624,10 @@ impl<B: Payload> Queue<B> {
             }
             let lba = transfer.lba + (part.at >> transfer.lba_shift);
             let blocks = part.len_bytes >> transfer.lba_shift;
-            self.submissions
-                .write(transfer.command(lba, blocks, part.prps, part.cid));
+            let Named { prps, psdt } = part.named;
+            self.stats.sgls += u64::from(psdt != Sqe::PSDT_PRP);
+            let sqe = transfer.command(lba, blocks, prps, part.cid);
+            self.submissions.write(sqe.with_psdt(psdt));
         }
         token
     }
@@ -622,7 +641,7 @@ struct Part {
     /// Its place in the request's bytes.
     at: u64,
     len_bytes: u64,
-    prps: Prps,
+    named: Named,
 }
 
 fn spans<B: Payload>(buffer: &B) -> impl Iterator<Item = Span> + Clone + '_ {
@@ -651,13 +670,10 @@ impl<I: Iterator<Item = Span>> Iterator for Cut<I> {
                 continue;
             }
             let take = (len - self.skip).min(self.left);
-            let iova = span.iova.wrapping_add(self.skip);
+            let cut = span.part(self.skip as usize, take as usize);
             self.skip = 0;
             self.left -= take;
-            return Some(Span {
-                iova,
-                len_bytes: take as usize,
-            });
+            return Some(cut);
         }
     }
 }
@@ -675,7 +691,7 @@ fn too_short(has: u64, transfer: &Transfer) -> Error {
     ))
 }
 
-/// The PRP list pages of all slots, in one piece of memory.
+/// The list pages of all slots, for PRPs or SGLs, in one piece of memory.
 #[derive(Debug)]
 struct Lists {
     words: Option<Records<1>>,
@@ -687,7 +703,8 @@ struct Lists {
 impl Lists {
     fn new(space: &DmaSpace, spec: &QueueSpec) -> Result<Self, Error> {
         let page_bytes = spec.page_bytes;
-        let per_slot = prp::list_pages_for(spec.max_transfer_bytes, page_bytes);
+        let for_runs = spec.sgl.list_pages_for(spec.max_runs.into(), page_bytes);
+        let per_slot = prp::list_pages_for(spec.max_transfer_bytes, page_bytes).max(for_runs);
         if per_slot == 0 {
             return Ok(Self {
                 words: None,
