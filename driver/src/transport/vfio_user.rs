@@ -1,13 +1,17 @@
 //! A controller that another process serves: registers by messages, memory by descriptor,
 //! doorbells in mapped memory where the server offers it.
 use super::{Transport, TransportError};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use underpin_dma::rt::Event;
 use underpin_dma::rt::sync::OnceLock;
 use underpin_dma::{Access, Iova, MapRequest, Mapper, MapperError, MemSlice, Memory, Word32};
-use underpin_vfio_user::{Area, Client, ClientOptions, DmaMap, dma_flags, region_flags};
+use underpin_vfio_user::{
+    Area, Client, ClientOptions, DmaMap, IrqInfo, dma_flags, irq, region_flags,
+};
 
 /// The region with the registers.
 const BAR0: u32 = 0;
@@ -45,6 +49,8 @@ pub struct VfioUser {
     name: String,
     context: Arc<Context>,
     options: VfioUserOptions,
+    /// MSI-X as the server has it.
+    msix: IrqInfo,
     /// The doorbells as memory, once somebody asked for them.
     doorbells: OnceLock<Option<Doorbells>>,
 }
@@ -81,10 +87,14 @@ impl VfioUser {
         let timeout = options.timeout;
         let connected = Client::connect(path, ClientOptions { timeout });
         let client = connected.map_err(|error| fail(error.to_string()))?;
-        let bar0 = client
-            .is_pci()
-            .and_then(|is_pci| Ok((is_pci, client.region_info(BAR0)?)));
-        let (is_pci, bar0) = bar0.map_err(|error| fail(error.to_string()))?;
+        let bar0 = client.is_pci().and_then(|is_pci| {
+            Ok((
+                is_pci,
+                client.region_info(BAR0)?,
+                client.irq_info(irq::MSIX)?,
+            ))
+        });
+        let (is_pci, bar0, msix) = bar0.map_err(|error| fail(error.to_string()))?;
         let both = region_flags::READ | region_flags::WRITE;
         if !is_pci || bar0.size < LEAST_BAR0_BYTES || bar0.flags & both != both {
             return Err(fail(format!(
@@ -103,6 +113,7 @@ impl VfioUser {
             name,
             context: Arc::new(context),
             options,
+            msix,
             doorbells: OnceLock::new(),
         }))
     }
@@ -195,6 +206,36 @@ impl Transport for VfioUser {
 
     fn mapper(&self) -> Arc<dyn Mapper> {
         Arc::clone(&self.context) as Arc<dyn Mapper>
+    }
+
+    fn interrupt_count(&self) -> u16 {
+        match self.msix.flags & irq::CAN_EVENTFD {
+            0 => 0,
+            // What MSI-X can have.
+            _ => self.msix.count.min(2048) as u16,
+        }
+    }
+
+    fn interrupt(&self, vector: u16) -> Result<Event, TransportError> {
+        let event = Event::new().map_err(|error| TransportError {
+            device: self.name.clone(),
+            what: format!("no event could be made: {error}"),
+        })?;
+        let tied = self
+            .context
+            .client
+            .set_irqs(irq::MSIX, u32::from(vector), &[event.as_fd()]);
+        tied.map_err(|error| self.fail(&error))?;
+        Ok(event)
+    }
+
+    fn mask(&self, vector: u16, masked: bool) -> Result<(), TransportError> {
+        if self.msix.flags & irq::MASKABLE == 0 {
+            return Ok(());
+        }
+        let client = &self.context.client;
+        let masked = client.mask_irqs(irq::MSIX, u32::from(vector), 1, masked);
+        masked.map_err(|error| self.fail(&error))
     }
 
     /// A reset that is replied to, or the server's side of the connection seen closed.

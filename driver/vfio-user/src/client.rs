@@ -269,6 +269,22 @@ impl Client {
         Ok(())
     }
 
+    /// Masks `count` interrupts of kind `index`, from number `start` on, or lets them through
+    /// again, and asks for no reply. For kinds whose info says [`irq::MASKABLE`].
+    ///
+    /// # Errors
+    /// As [`region_post`](Self::region_post).
+    pub fn mask_irqs(&self, index: u32, start: u32, count: u32, masked: bool) -> Result<(), Error> {
+        let request = SetIrqs {
+            argsz: SetIrqs::LEN_BYTES as u32,
+            flags: irq::DATA_NONE | if masked { irq::MASK } else { irq::UNMASK },
+            index,
+            start,
+            count,
+        };
+        self.post(Command::SetIrqs, &[&request.encode()])
+    }
+
     /// Reads `data.len()` bytes of a region, from `offset` on.
     ///
     /// # Errors
@@ -305,11 +321,15 @@ impl Client {
     /// As [`region_read`](Self::region_read), but that nothing tells of a refusal.
     pub fn region_post(&self, region: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
         let access = self.access(region, offset, data.len())?;
+        self.post(Command::RegionWrite, &[&access.encode(), data])
+    }
+
+    /// Sends a request that has no reply.
+    fn post(&self, command: Command, body: &[&[u8]]) -> Result<(), Error> {
         self.check()?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let flags = header_flags::COMMAND | header_flags::NO_REPLY;
-        let number = Command::RegionWrite as u16;
-        let bytes = message::encode(id, number, flags, 0, &[&access.encode(), data]);
+        let bytes = message::encode(id, command as u16, flags, 0, body);
         let sent = {
             let mut outbox = self.outbox.lock();
             outbox.push(bytes, Vec::new());
@@ -321,7 +341,7 @@ impl Client {
             return Ok(());
         }
         // The server is behind. Nobody may poll after this, so it must be out before we return.
-        self.wait("a place for a doorbell", |_now| match self.flush() {
+        self.wait("a place for a message", |_now| match self.flush() {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(error)),

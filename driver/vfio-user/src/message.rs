@@ -336,6 +336,8 @@ pub mod irq {
     pub const PCI_KINDS: u32 = 5;
     /// Info: they can be tied to eventfds.
     pub const CAN_EVENTFD: u32 = 1;
+    /// Info: they can be masked by SET_IRQS.
+    pub const MASKABLE: u32 = 1 << 1;
     /// Info: their number cannot be changed piece by piece.
     pub const NO_RESIZE: u32 = 1 << 3;
     /// Set: there is no data.

@@ -1,5 +1,5 @@
-//! MSI-X vectors tied to a client's eventfds. The client masks them by itself; here they are only
-//! tied, untied and, where it asks for that, raised.
+//! MSI-X vectors tied to a client's eventfds, masked, and raised where it asks for that.
+//! Virtual machine monitors mask by themselves; a driver in a process does it here.
 use crate::Emulator;
 use std::os::fd::OwnedFd;
 use underpin_dma::rt::Event;
@@ -35,6 +35,8 @@ impl Irqs {
     ) -> Result<(), Refusal> {
         const DATA: u32 = irq::DATA_NONE | irq::DATA_BOOL | irq::DATA_EVENTFD;
         const ACTION: u32 = irq::MASK | irq::UNMASK | irq::TRIGGER;
+        const MASK: u32 = irq::MASK | irq::DATA_NONE;
+        const UNMASK: u32 = irq::UNMASK | irq::DATA_NONE;
         if request.index != irq::MSIX {
             return match (request.count, request.flags & DATA) {
                 // Untying what there is none of.
@@ -45,13 +47,22 @@ impl Irqs {
                 ))),
             };
         }
-        if request.flags & ACTION != irq::TRIGGER {
-            return Err(Refusal::unsupported(format!(
-                "interrupts are masked by the client itself (flags {:#x})",
-                request.flags
-            )));
-        }
         let (start, count) = (request.start as usize, request.count as usize);
+        match request.flags & (ACTION | DATA) {
+            MASK => {
+                self.mask(start, count, true);
+                return Ok(());
+            }
+            UNMASK => {
+                self.mask(start, count, false);
+                return Ok(());
+            }
+            flags if flags & ACTION != irq::TRIGGER => {
+                let why = format!("what is to be done with interrupts, by flags {flags:#x}");
+                return Err(Refusal::unsupported(why));
+            }
+            _ => {}
+        }
         match request.flags & DATA {
             irq::DATA_NONE if count == 0 => self.clear(),
             irq::DATA_NONE => (start..start + count).for_each(|vector| self.raise(vector)),
@@ -78,6 +89,13 @@ impl Irqs {
     /// Unties everything.
     pub(super) fn clear(&mut self) {
         (0..self.events.len()).for_each(|vector| self.tie(vector, None));
+        self.mask(0, self.events.len(), false);
+    }
+
+    fn mask(&self, start: usize, count: usize, masked: bool) {
+        for vector in (start..start + count).filter_map(|vector| u16::try_from(vector).ok()) {
+            self.emulator.mask_vector(vector, masked);
+        }
     }
 
     fn tie(&mut self, vector: usize, event: Option<Event>) {

@@ -266,7 +266,10 @@ impl Device for NvmeDevice {
 
     fn irq(&self, index: u32) -> Option<IrqInfo> {
         let (flags, count) = match index {
-            irq::MSIX => (irq::CAN_EVENTFD | irq::NO_RESIZE, self.irqs.count()),
+            irq::MSIX => (
+                irq::CAN_EVENTFD | irq::MASKABLE | irq::NO_RESIZE,
+                self.irqs.count(),
+            ),
             index if index < irq::PCI_KINDS => (0, 0),
             _ => return None,
         };
