@@ -92,11 +92,17 @@ pub enum FaultKind {
     /// not flushed are lost, torn or reordered. See
     /// [`Emulator::power_on`](crate::Emulator::power_on).
     PowerCut(PowerLoss),
+    /// `irq-lost`: the completion is written, its interrupt never raised.
+    IrqLost,
+    /// `irq-spurious`: the interrupt is raised when the command is fetched, too.
+    IrqSpurious,
+    /// `irq-storm:1000`: the interrupt is raised so many times.
+    IrqStorm(u32),
 }
 
 impl FaultKind {
     /// How many kinds there are; [`ordinal`](Self::ordinal) counts them from 0.
-    pub const COUNT: usize = 27;
+    pub const COUNT: usize = 30;
 
     /// The kind's number, the same for all its parameters: for tables.
     pub const fn ordinal(self) -> usize {
@@ -128,6 +134,9 @@ impl FaultKind {
             Self::DmaAfterAbort(_) => 24,
             Self::CqStall(_) => 25,
             Self::PowerCut(_) => 26,
+            Self::IrqLost => 27,
+            Self::IrqSpurious => 28,
+            Self::IrqStorm(_) => 29,
         }
     }
 
@@ -161,6 +170,9 @@ impl FaultKind {
             Self::DmaAfterAbort(_) => "dma-after-abort",
             Self::CqStall(_) => "cq-stall",
             Self::PowerCut(_) => "power-cut",
+            Self::IrqLost => "irq-lost",
+            Self::IrqSpurious => "irq-spurious",
+            Self::IrqStorm(_) => "irq-storm",
         }
     }
 }
@@ -351,7 +363,7 @@ impl Fault {
             23 => FaultKind::CorruptData,
             24 => FaultKind::DmaAfterAbort(Duration::from_micros(1 + rng.below(10_000))),
             25 => FaultKind::CqStall(Duration::from_micros(1 + rng.below(50_000))),
-            _ => {
+            26 => {
                 const LOSSES: [PowerLoss; 4] = [
                     PowerLoss::Any,
                     PowerLoss::Lost,
@@ -360,6 +372,9 @@ impl Fault {
                 ];
                 FaultKind::PowerCut(rng.pick(&LOSSES).copied().unwrap_or_default())
             }
+            27 => FaultKind::IrqLost,
+            28 => FaultKind::IrqSpurious,
+            _ => FaultKind::IrqStorm(1 + rng.below(2000) as u32),
         };
         let trigger = match kind {
             FaultKind::NeverReady => Trigger::FIRST.on(FaultOp::Enable),

@@ -156,6 +156,11 @@ impl Machine {
         if plan.namespace_gone {
             self.vanish(sqe.nsid().0);
         }
+        if plan.irq_spurious
+            && let Some(vector) = self.cq(cqid).and_then(|cq| cq.vector)
+        {
+            cx.shared.vectors.raise(vector);
+        }
         if let Some(time) = plan.cq_stall {
             self.stall(cqid, cx.now + time);
         }
@@ -459,7 +464,10 @@ impl Machine {
             self.stats.completions += 1;
         }
         if let Some(vector) = cq.vector {
-            cx.shared.vectors.raise(vector);
+            let times = plan.irq_storm.unwrap_or(1);
+            for _ in 0..if plan.irq_lost { 0 } else { times } {
+                cx.shared.vectors.raise(vector);
+            }
         }
         self.stats.errors += u64::from(!out.status.is_success());
     }

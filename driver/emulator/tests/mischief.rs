@@ -389,3 +389,35 @@ fn without_a_write_cache_nothing_is_lost() {
     let mut pair = power_on(&mut host);
     assert_eq!(blocks(&host, &mut pair, &buf, 16), [1; 16]);
 }
+
+/// Lost: the completion without its interrupt. Spurious: the interrupt before the completion. A
+/// storm: as many as it says.
+#[test]
+fn interrupts_are_lost_spurious_and_many() {
+    let event = underpin_dma::rt::Event::new().unwrap();
+    let mut host = Host::up(config("size=1m,step=off"), Mode::Inline);
+    assert!(host.emu.set_vector(0, Some(event.clone())));
+    host.identify(Cns::CONTROLLER, 0).unwrap();
+    assert!(event.clear(), "an admin command raises vector 0");
+    host.emu.inject("irq-lost@op=identify".parse().unwrap());
+    host.identify(Cns::CONTROLLER, 0).unwrap();
+    assert!(!event.clear(), "lost");
+    host.emu.inject("irq-spurious@op=identify".parse().unwrap());
+    host.emu.inject("drop@op=identify".parse().unwrap());
+    let buf = host.space.alloc(4096, 4096).unwrap();
+    let identify = underpin_nvme_spec::admin::Identify {
+        cns: Cns::CONTROLLER,
+        prp1: buf.iova().get(),
+        ..Default::default()
+    };
+    host.hurry = true;
+    assert!(host.try_admin(identify.to_sqe()).is_none());
+    assert!(event.clear(), "raised for a completion that never comes");
+    host.hurry = false;
+    host.emu
+        .inject("irq-storm:500@op=identify".parse().unwrap());
+    let before = host.emu.stats().interrupts;
+    host.identify(Cns::CONTROLLER, 0).unwrap();
+    assert_eq!(host.emu.stats().interrupts - before, 500);
+    assert_eq!(fired(&host), [1; 4]);
+}

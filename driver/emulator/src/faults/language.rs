@@ -48,6 +48,9 @@ const KINDS: [&str; FaultKind::COUNT] = [
     "dma-after-abort",
     "cq-stall",
     "power-cut",
+    "irq-lost",
+    "irq-spurious",
+    "irq-storm",
 ];
 const LOSSES: [(&str, PowerLoss); 4] = [
     ("any", PowerLoss::Any),
@@ -284,6 +287,15 @@ impl<'a> Reader<'a> {
                     }
                 },
             }),
+            "irq-lost" => FaultKind::IrqLost,
+            "irq-spurious" => FaultKind::IrqSpurious,
+            "irq-storm" => FaultKind::IrqStorm(match parameter {
+                None => 1000,
+                Some(parameter) => match self.small(parameter)? {
+                    times @ 1..=1_000_000 => times,
+                    _ => return Err(self.error(parameter, "a storm has 1 to 1000000 interrupts")),
+                },
+            }),
             other => {
                 let near = nearest(other, &KINDS);
                 return Err(self.error(name, format!("no such fault; did you mean `{near}`?")));
@@ -299,6 +311,7 @@ impl<'a> Reader<'a> {
                 | FaultKind::DmaAfterAbort(_)
                 | FaultKind::CqStall(_)
                 | FaultKind::PowerCut(_)
+                | FaultKind::IrqStorm(_)
         );
         match parameter {
             Some(parameter) if !takes => {
@@ -358,6 +371,7 @@ impl fmt::Display for FaultKind {
             | Self::DmaAfterAbort(time)
             | Self::CqStall(time) => write!(f, ":{}", duration(*time)),
             Self::ShortIdentify(len_bytes) => write!(f, ":{len_bytes}"),
+            Self::IrqStorm(times) => write!(f, ":{times}"),
             Self::WrongIova(offset) => write!(f, ":{offset:#x}"),
             Self::PowerCut(loss) if *loss != PowerLoss::Any => {
                 let name = LOSSES.iter().find(|(_, known)| known == loss);
@@ -493,6 +507,7 @@ mod tests {
             ("never-ready@op=read", 0, "never-ready@op=read", "op=enable"),
             ("drop@op=enable", 0, "drop@op=enable", "a command"),
             ("wrong-iova:2", 11, "2", "multiple of 4"),
+            ("irq-storm:0", 10, "0", "1 to 1000000"),
             ("power-cut:tron", 10, "tron", "`torn`"),
             ("garbage-log@op=read", 0, "garbage-log@op=read", "op=log"),
         ] {

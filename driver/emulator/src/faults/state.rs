@@ -115,6 +115,9 @@ pub(crate) struct Plan {
     pub(crate) dma_after_abort: Option<Duration>,
     pub(crate) cq_stall: Option<Duration>,
     pub(crate) power_cut: Option<PowerLoss>,
+    pub(crate) irq_lost: bool,
+    pub(crate) irq_spurious: bool,
+    pub(crate) irq_storm: Option<u32>,
 }
 
 impl Plan {
@@ -147,6 +150,9 @@ impl Plan {
             FaultKind::DmaAfterAbort(time) => self.dma_after_abort = Some(time),
             FaultKind::CqStall(time) => self.cq_stall = Some(time),
             FaultKind::PowerCut(loss) => self.power_cut = Some(loss),
+            FaultKind::IrqLost => self.irq_lost = true,
+            FaultKind::IrqSpurious => self.irq_spurious = true,
+            FaultKind::IrqStorm(times) => self.irq_storm = Some(times),
         }
     }
 }
