@@ -98,11 +98,14 @@ pub enum FaultKind {
     IrqSpurious,
     /// `irq-storm:1000`: the interrupt is raised so many times.
     IrqStorm(u32),
+    /// `aer-storm:16`: so many events are told, whether or not their pages were read: to the
+    /// requests that wait, and to each that comes, until all were told.
+    AerStorm(u32),
 }
 
 impl FaultKind {
     /// How many kinds there are; [`ordinal`](Self::ordinal) counts them from 0.
-    pub const COUNT: usize = 30;
+    pub const COUNT: usize = 31;
 
     /// The kind's number, the same for all its parameters: for tables.
     pub const fn ordinal(self) -> usize {
@@ -137,6 +140,7 @@ impl FaultKind {
             Self::IrqLost => 27,
             Self::IrqSpurious => 28,
             Self::IrqStorm(_) => 29,
+            Self::AerStorm(_) => 30,
         }
     }
 
@@ -173,6 +177,7 @@ impl FaultKind {
             Self::IrqLost => "irq-lost",
             Self::IrqSpurious => "irq-spurious",
             Self::IrqStorm(_) => "irq-storm",
+            Self::AerStorm(_) => "aer-storm",
         }
     }
 }
@@ -374,7 +379,8 @@ impl Fault {
             }
             27 => FaultKind::IrqLost,
             28 => FaultKind::IrqSpurious,
-            _ => FaultKind::IrqStorm(1 + rng.below(2000) as u32),
+            29 => FaultKind::IrqStorm(1 + rng.below(2000) as u32),
+            _ => FaultKind::AerStorm(1 + rng.below(40) as u32),
         };
         let trigger = match kind {
             FaultKind::NeverReady => Trigger::FIRST.on(FaultOp::Enable),

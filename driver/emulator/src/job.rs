@@ -156,6 +156,9 @@ impl Machine {
         if plan.namespace_gone {
             self.vanish(sqe.nsid().0);
         }
+        if let Some(times) = plan.aer_storm {
+            self.storm(times);
+        }
         if plan.irq_spurious
             && let Some(vector) = self.cq(cqid).and_then(|cq| cq.vector)
         {

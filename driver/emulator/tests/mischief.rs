@@ -421,3 +421,28 @@ fn interrupts_are_lost_spurious_and_many() {
     assert_eq!(host.emu.stats().interrupts - before, 500);
     assert_eq!(fired(&host), [1; 4]);
 }
+
+/// A storm ends every request that waits, and each that comes, until all its events were told.
+#[test]
+fn events_come_in_storms() {
+    let mut host = Host::up(config("size=1m,step=off"), Mode::Inline);
+    let request = Sqe::new().with_opcode(0x0c);
+    host.hurry = true;
+    assert!(host.try_admin(request).is_none() && host.try_admin(request).is_none());
+    host.hurry = false;
+    host.emu.inject("aer-storm:5@op=flush".parse().unwrap());
+    let mut pair = host.create(1, 8);
+    assert_eq!(host.flush(&mut pair, 1), Status::SUCCESS);
+    let mut told = 0;
+    while let Some(cqe) = host.admin.pop() {
+        assert!(cqe.status().is_success() && cqe.dw0() != 0);
+        told += 1;
+    }
+    assert_eq!(told, 2);
+    for _ in 0..3 {
+        assert_ne!(host.admin(request).dw0(), 0, "more are told at once");
+    }
+    host.hurry = true;
+    assert!(host.try_admin(request).is_none(), "it was the last");
+    assert_eq!((host.emu.stats().events, fired(&host)), (5, vec![1]));
+}

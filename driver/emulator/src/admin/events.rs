@@ -52,6 +52,8 @@ pub(crate) struct Events {
     masked: Vec<AsyncEvent>,
     /// Namespaces that changed since their log page was read.
     changed: BTreeSet<u32>,
+    /// Events of a fault that were not told yet; no reading of pages holds them up.
+    storm: u32,
 }
 
 impl Events {
@@ -166,7 +168,27 @@ impl Machine {
         self.tell_events();
     }
 
+    /// So many events come at once, and go on coming.
+    pub(crate) fn storm(&mut self, times: u32) {
+        self.events.storm = self.events.storm.saturating_add(times);
+        self.tell_events();
+    }
+
     fn tell_events(&mut self) {
+        const KINDS: [AsyncEvent; 3] = [
+            AsyncEvent::TEMPERATURE,
+            AsyncEvent::NAMESPACE_CHANGED,
+            AsyncEvent::SPARE,
+        ];
+        while self.events.storm > 0
+            && let Some(cid) = self.events.requests.pop_front()
+        {
+            let kind = KINDS.get(self.events.storm as usize % KINDS.len());
+            self.events.storm -= 1;
+            self.stats.events += 1;
+            let event = kind.copied().unwrap_or(AsyncEvent::SPARE);
+            self.end_request(cid, Status::SUCCESS, event.0);
+        }
         while let Some(&event) = self.events.pending.front() {
             let same_kind = |other: &AsyncEvent| other.kind() == event.kind();
             if self.events.masked.iter().any(same_kind) {

@@ -51,6 +51,7 @@ const KINDS: [&str; FaultKind::COUNT] = [
     "irq-lost",
     "irq-spurious",
     "irq-storm",
+    "aer-storm",
 ];
 const LOSSES: [(&str, PowerLoss); 4] = [
     ("any", PowerLoss::Any),
@@ -296,6 +297,13 @@ impl<'a> Reader<'a> {
                     _ => return Err(self.error(parameter, "a storm has 1 to 1000000 interrupts")),
                 },
             }),
+            "aer-storm" => FaultKind::AerStorm(match parameter {
+                None => 16,
+                Some(parameter) => match self.small(parameter)? {
+                    times @ 1..=1_000_000 => times,
+                    _ => return Err(self.error(parameter, "a storm has 1 to 1000000 events")),
+                },
+            }),
             other => {
                 let near = nearest(other, &KINDS);
                 return Err(self.error(name, format!("no such fault; did you mean `{near}`?")));
@@ -312,6 +320,7 @@ impl<'a> Reader<'a> {
                 | FaultKind::CqStall(_)
                 | FaultKind::PowerCut(_)
                 | FaultKind::IrqStorm(_)
+                | FaultKind::AerStorm(_)
         );
         match parameter {
             Some(parameter) if !takes => {
@@ -371,7 +380,7 @@ impl fmt::Display for FaultKind {
             | Self::DmaAfterAbort(time)
             | Self::CqStall(time) => write!(f, ":{}", duration(*time)),
             Self::ShortIdentify(len_bytes) => write!(f, ":{len_bytes}"),
-            Self::IrqStorm(times) => write!(f, ":{times}"),
+            Self::IrqStorm(times) | Self::AerStorm(times) => write!(f, ":{times}"),
             Self::WrongIova(offset) => write!(f, ":{offset:#x}"),
             Self::PowerCut(loss) if *loss != PowerLoss::Any => {
                 let name = LOSSES.iter().find(|(_, known)| known == loss);

@@ -118,6 +118,7 @@ pub(crate) struct Plan {
     pub(crate) irq_lost: bool,
     pub(crate) irq_spurious: bool,
     pub(crate) irq_storm: Option<u32>,
+    pub(crate) aer_storm: Option<u32>,
 }
 
 impl Plan {
@@ -153,6 +154,7 @@ impl Plan {
             FaultKind::IrqLost => self.irq_lost = true,
             FaultKind::IrqSpurious => self.irq_spurious = true,
             FaultKind::IrqStorm(times) => self.irq_storm = Some(times),
+            FaultKind::AerStorm(times) => self.aer_storm = Some(times),
         }
     }
 }
