@@ -1,8 +1,10 @@
 //! Bytes on their way from the host, for commands that look at all of them before they do anything:
 //! ranges, a feature's value, blocks to compare.
 use crate::bus::{Bus, Who};
-use crate::iommu::Mappings;
-use crate::walk::{PrpWalk, Segment};
+use crate::iommu::{Direction, Mappings};
+use crate::nvm::Limits;
+use crate::sgl::{Run, Walk};
+use crate::walk::Segment;
 use underpin_nvme_spec::{Sqe, Status};
 
 /// Data that are gathered piece by piece.
@@ -11,12 +13,12 @@ pub(crate) struct Intake {
     bytes: Vec<u8>,
     done: usize,
     segment: Segment,
-    walk: PrpWalk,
+    walk: Walk,
 }
 
 impl Intake {
     /// So many bytes of the command's memory.
-    pub(crate) fn new(sqe: &Sqe, len_bytes: usize, page_bytes: u64) -> Self {
+    pub(crate) fn new(sqe: &Sqe, len_bytes: usize, limits: &Limits) -> Self {
         Self {
             bytes: vec![0; len_bytes],
             done: 0,
@@ -24,7 +26,7 @@ impl Intake {
                 iova: 0,
                 len_bytes: 0,
             },
-            walk: PrpWalk::new(sqe.prp1(), sqe.prp2(), len_bytes as u64, page_bytes),
+            walk: Walk::new(sqe, len_bytes as u64, Direction::FromHost, limits),
         }
     }
 
@@ -42,7 +44,8 @@ impl Intake {
                 return Ok(false);
             }
             if self.segment.len_bytes == 0 {
-                let Some(segment) = self.walk.next(bus, map, who)? else {
+                // Nothing of what the host gives is skipped.
+                let Some(Run::Memory(segment)) = self.walk.next(bus, map, who)? else {
                     return Err(Status::INTERNAL_ERROR);
                 };
                 self.segment = segment;

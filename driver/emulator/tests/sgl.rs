@@ -8,7 +8,7 @@ use underpin_dma::DmaBuf;
 use underpin_dma::rt::Rng;
 use underpin_nvme_spec::admin::Cns;
 use underpin_nvme_spec::identify::IdentifyController;
-use underpin_nvme_spec::{SglDescriptor, SglType, Sgls, Sqe, Status};
+use underpin_nvme_spec::{NvmOpcode, SglDescriptor, SglType, Sgls, Sqe, Status};
 
 const DATA: SglType = SglType::DATA_BLOCK;
 const BUCKET: SglType = SglType::BIT_BUCKET;
@@ -391,4 +391,30 @@ fn what_is_not_supported_is_refused() {
             "{text}, PSDT {psdt}"
         );
     }
+}
+
+/// Commands that look at all of their data first take them by SGLs as well.
+#[test]
+fn compare_has_lists_too() {
+    let mut bench = Bench::new("size=1m");
+    let content = pattern(1, 512);
+    bench.data.copy_from(0, &content).unwrap();
+    let one = descriptor(DATA, bench.data(0), 512);
+    assert_eq!(bench.io(write(1, 0, 1), one), Status::SUCCESS);
+    bench.data.copy_from(1001, &content[200..]).unwrap();
+    let halves = [
+        descriptor(DATA, bench.data(0), 200),
+        descriptor(BUCKET, 0, 77),
+        descriptor(DATA, bench.data(1001), 312),
+    ];
+    bench.put(0, &halves);
+    let list = descriptor(LAST, bench.list(0), 48);
+    let compare = || rw(NvmOpcode::COMPARE, 1, 0, 1);
+    assert_eq!(bench.io(compare(), list), Status::SUCCESS);
+    bench.data.copy_from(1312, &[content[511] ^ 1]).unwrap();
+    let status = bench.io(compare(), list);
+    assert_eq!(status.code(), Status::COMPARE_FAILURE.code());
+    let short = descriptor(LAST, bench.list(0), 16);
+    let status = bench.io(compare(), short);
+    assert_eq!(status.code(), Status::DATA_SGL_LENGTH_INVALID.code());
 }

@@ -111,7 +111,7 @@ impl Machine {
             return Status::FEATURE_NOT_SAVEABLE.with_do_not_retry().into();
         }
         if let Some(len_bytes) = data_bytes(command.fid, command.cdw11) {
-            return Reaction::Take(Intake::new(sqe, len_bytes, self.limits.page_bytes));
+            return Reaction::Take(Intake::new(sqe, len_bytes, &self.limits));
         }
         match command.fid {
             FeatureId::NUMBER_OF_QUEUES => {

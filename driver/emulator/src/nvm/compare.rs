@@ -16,7 +16,7 @@ impl Machine {
             return INVALID_FIELD.into();
         }
         let len_bytes = part.len_bytes as usize;
-        Reaction::Take(Intake::new(sqe, len_bytes, self.limits.page_bytes))
+        Reaction::Take(Intake::new(sqe, len_bytes, &self.limits))
     }
 
     /// At once, so that no write is seen in the middle.

@@ -14,7 +14,7 @@ impl Machine {
             return status.into();
         }
         let len_bytes = usize::from(command.ranges) * DsmRange::LEN_BYTES;
-        Reaction::Take(Intake::new(sqe, len_bytes, self.limits.page_bytes))
+        Reaction::Take(Intake::new(sqe, len_bytes, &self.limits))
     }
 
     /// All ranges are checked before any is touched.

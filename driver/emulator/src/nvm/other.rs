@@ -37,7 +37,7 @@ impl Part {
 impl Machine {
     /// Executes an I/O command of any other opcode, but for the transfer of its data.
     pub(crate) fn other_io(&mut self, sqe: &Sqe) -> Reaction {
-        if sqe.fuse() != 0 || sqe.psdt() != 0 {
+        if sqe.fuse() != 0 || !self.limits.sgl.takes(sqe.psdt()) {
             return INVALID_FIELD.into();
         }
         match NvmOpcode(sqe.opcode()) {
