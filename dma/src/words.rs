@@ -108,6 +108,41 @@ impl<const WORDS: usize> Record<'_, WORDS> {
     pub fn store(self, word: usize, value: u64) {
         self.0[word].store(value.to_le(), Ordering::Relaxed);
     }
+
+    /// Writes all of its words.
+    #[inline(always)]
+    pub fn write(self, words: [u64; WORDS]) {
+        // Two words a store: while a record's cache line comes from the other side's processor,
+        // the stores behind it wait in a queue, which is soon full.
+        #[cfg(target_arch = "x86_64")]
+        if WORDS == 8 {
+            use std::arch::x86_64::_mm_set_epi64x;
+            // SAFETY: every x86-64 has SSE2.
+            let pair = |at: usize| unsafe {
+                _mm_set_epi64x(words[at + 1].cast_signed(), words[at].cast_signed())
+            };
+            // SAFETY: the record is 64 writable bytes of mapped memory, which others may read at
+            // the same time: as with atomic stores of its words, they see each 8 bytes whole.
+            unsafe {
+                std::arch::asm!(
+                    "movups [{to}], {a}",
+                    "movups [{to} + 16], {b}",
+                    "movups [{to} + 32], {c}",
+                    "movups [{to} + 48], {d}",
+                    to = in(reg) self.0.as_ptr(),
+                    a = in(xmm_reg) pair(0),
+                    b = in(xmm_reg) pair(2),
+                    c = in(xmm_reg) pair(4),
+                    d = in(xmm_reg) pair(6),
+                    options(nostack, preserves_flags),
+                );
+            }
+            return;
+        }
+        for (at, value) in words.into_iter().enumerate() {
+            self.store(at, value);
+        }
+    }
 }
 
 impl<const WORDS: usize> Records<WORDS> {
@@ -150,6 +185,13 @@ impl<const WORDS: usize> Records<WORDS> {
     /// Says that a record is going to be written soon: a hint to the processor, which can fetch
     /// its cache line from where the other side has it while other work is done.
     #[inline(always)]
+    #[cfg_attr(
+        target_arch = "x86_64",
+        expect(
+            clippy::pointers_in_nomem_asm_block,
+            reason = "a prefetch neither reads nor writes as the language sees it"
+        )
+    )]
     pub fn expect_write(&self, index: usize) {
         if index < self.count {
             #[cfg(target_arch = "x86_64")]
@@ -157,20 +199,27 @@ impl<const WORDS: usize> Records<WORDS> {
             // the mapping all the same.
             unsafe {
                 let place = self.first.add(index * WORDS).as_ptr();
-                std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+                std::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, nomem));
             }
         }
     }
 
     /// Says that a record is going to be read soon.
     #[inline(always)]
+    #[cfg_attr(
+        target_arch = "x86_64",
+        expect(
+            clippy::pointers_in_nomem_asm_block,
+            reason = "a prefetch neither reads nor writes as the language sees it"
+        )
+    )]
     pub fn expect_read(&self, index: usize) {
         if index < self.count {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as for expect_write.
             unsafe {
                 let place = self.first.add(index * WORDS).as_ptr();
-                std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
+                std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, nomem));
             }
         }
     }
@@ -181,9 +230,25 @@ impl<const WORDS: usize> Records<WORDS> {
     /// When `index` is not below [`count`](Self::count).
     #[inline(always)]
     pub fn write(&self, index: usize, record: [u64; WORDS]) {
-        let place = self.record(index);
-        for (at, value) in record.into_iter().enumerate() {
-            place.store(at, value);
+        self.record(index).write(record);
+    }
+
+    /// Writes `records` one after another, the first at `index`.
+    ///
+    /// # Panics
+    /// When they do not all lie below [`count`](Self::count).
+    #[inline(always)]
+    pub fn write_run(&self, index: usize, records: &[[u64; WORDS]]) {
+        let room = self.count.checked_sub(index);
+        assert!(
+            room.is_some_and(|room| records.len() <= room),
+            "a run of records left its ring"
+        );
+        for (at, record) in (index..).zip(records) {
+            // SAFETY: `new` checked that count * WORDS aligned words lie in the mapping that
+            // `slice` keeps; the assertion above keeps the whole run among them.
+            let place = Record(unsafe { self.first.add(at * WORDS).cast().as_ref() });
+            place.write(*record);
         }
     }
 

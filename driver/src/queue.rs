@@ -44,6 +44,8 @@ pub(crate) struct Queue<B> {
     completions: CompletionRing,
     // What is in flight.
     slots: Slots<B>,
+    /// Completions consumed that freed no slot: of a part whose request goes on, or broken ones.
+    kept: u64,
     lists: Lists,
     /// The commands of the transfer that is being submitted; kept so that none is allocated.
     parts: Vec<Part>,
@@ -141,6 +143,7 @@ impl<B> Queue<B> {
             submissions: SubmissionRing::new(space, transport, sq)?,
             completions: CompletionRing::new(space, transport, cq, spec.depth)?,
             slots: Slots::new(spec.depth),
+            kept: 0,
             lists,
             parts: Vec::with_capacity(usize::from(spec.depth)),
             space: space.id(),
@@ -186,11 +189,13 @@ impl<B> Queue<B> {
 
     /// Requests' commands that have not ended, quarantined ones included.
     pub(crate) fn in_flight(&self) -> usize {
-        self.slots.depth() - self.slots.free_count()
+        // Each entry written took a slot and each completion freed one, but for those kept: not
+        // counted a third time with every command.
+        (self.submissions.written() + self.kept - self.completions.consumed()) as usize
     }
 
     pub(crate) fn free_count(&self) -> usize {
-        self.slots.free_count()
+        self.slots.depth() - self.in_flight()
     }
 
     pub(crate) fn stats(&self) -> QueueStats {
@@ -220,7 +225,7 @@ impl<B> Queue<B> {
             return Err((self.full(1), buffer));
         };
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
-        slot.lead(token, 1, describe, buffer);
+        slot.lead(token, describe, buffer);
         Ok(token)
     }
 
@@ -242,13 +247,11 @@ impl<B> Queue<B> {
         self.ring();
         let mut told = 0;
         while told < budget {
-            let Some(cqe) = self.completions.take() else {
+            let Some((cqe, is_plain)) = self.completions.take(self.qid) else {
                 break;
             };
-            // Who takes a completion most likely submits again.
-            self.submissions.expect(told);
             // The common case: the one command of its request has ended well.
-            if self.is_ours(cqe) && cqe.status().is_success() {
+            if is_plain && self.is_in_ring(cqe) {
                 let finished = self.slots.finish(cqe.cid(), |token, buffer| {
                     ended(Ended {
                         token,
@@ -284,7 +287,13 @@ impl<B> Queue<B> {
     /// until it ends, and devices that complete from several units report it out of order.
     #[inline(always)]
     fn is_ours(&self, cqe: Cqe) -> bool {
-        cqe.sqid() == self.qid && usize::from(cqe.sqhd()) < self.submissions.count()
+        cqe.sqid() == self.qid && self.is_in_ring(cqe)
+    }
+
+    /// True when its head pointer lies in the ring.
+    #[inline(always)]
+    fn is_in_ring(&self, cqe: Cqe) -> bool {
+        usize::from(cqe.sqhd()) < self.submissions.count()
     }
 
     /// Any completion, with every field checked: parts of requests, errors, and what should not
@@ -295,6 +304,7 @@ impl<B> Queue<B> {
         cqe: Cqe,
         ended: &mut impl FnMut(Ended<B>),
     ) -> Result<usize, Failure> {
+        self.kept += 1;
         if !self.is_ours(cqe) {
             let (sqid, sqhd, entries) = (cqe.sqid(), cqe.sqhd(), self.submissions.count());
             return Err(self.protocol(if sqid != self.qid {
@@ -309,38 +319,47 @@ impl<B> Queue<B> {
         let Some(slot) = self.slots.slot(index) else {
             return Ok(0);
         };
-        let lead = slot.lead;
-        if lead != index {
-            self.slots.give_back(index);
-        } else {
-            slot.state = SlotState::Ended;
+        let lead = slot.lead_index();
+        let mut status = cqe.status();
+        if slot.state() == SlotState::PartInFlight {
+            if lead != index {
+                self.slots.give_back(index);
+                self.kept -= 1;
+            } else {
+                slot.set_state(SlotState::Ended);
+            }
+            let Some(slot) = self.slots.slot(lead) else {
+                return Ok(0);
+            };
+            if slot.status.is_success() {
+                slot.status = status;
+            }
+            slot.remaining -= 1;
+            if slot.remaining != 0 {
+                return Ok(0);
+            }
+            status = slot.status;
         }
         let Some(slot) = self.slots.slot(lead) else {
             return Ok(0);
         };
-        let request = &mut slot.request;
-        if request.status.is_success() {
-            request.status = cqe.status();
-        }
-        request.remaining -= 1;
-        if request.remaining != 0 {
-            return Ok(0);
-        }
-        let outcome = match request.status {
-            status if status.is_success() => Outcome::Done { dw0: cqe.dw0() },
-            status => Outcome::Error {
+        let outcome = if status.is_success() {
+            Outcome::Done { dw0: cqe.dw0() }
+        } else {
+            Outcome::Error {
                 status,
-                opcode: slot.opcode,
-                describe: request.describe,
-            },
+                opcode: slot.opcode(),
+                describe: slot.request.describe,
+            }
         };
-        self.stats.errors += u64::from(!request.status.is_success());
+        self.stats.errors += u64::from(!status.is_success());
         let end = Ended {
-            token: request.token,
+            token: slot.request.token,
             outcome,
-            buffer: request.buffer.take(),
+            buffer: slot.request.buffer.take(),
         };
         self.slots.give_back(lead);
+        self.kept -= 1;
         ended(end);
         Ok(1)
     }
@@ -351,15 +370,15 @@ impl<B> Queue<B> {
     fn tell_lost(&mut self, budget: usize, mut ended: impl FnMut(Ended<B>)) -> usize {
         let mut told = 0;
         for (index, slot) in self.slots.iter_mut() {
-            let live = slot.state.is_in_flight() || slot.state == SlotState::Ended;
+            let live = slot.state().is_in_flight() || slot.state() == SlotState::Ended;
             if !live || told == budget {
                 continue;
             }
-            if slot.lead != index {
-                slot.state = SlotState::Quarantined;
+            if slot.lead_index() != index {
+                slot.set_state(SlotState::Quarantined);
                 continue;
             }
-            slot.state = SlotState::Quarantined;
+            slot.set_state(SlotState::Quarantined);
             told += 1;
             self.stats.errors += 1;
             ended(Ended {
@@ -383,13 +402,13 @@ impl<B> Queue<B> {
         // Filled, and so allocated, only once a command is late.
         let mut late: Vec<(Cid, u8)> = Vec::new();
         for (_, slot) in self.slots.iter_mut() {
-            if !slot.state.is_in_flight() {
+            if !slot.state().is_in_flight() {
                 continue;
             }
-            let age = now.since(*slot.seen.get_or_insert(now));
+            let age = slot.age(now);
             oldest = oldest.max(age);
             if age >= timeout {
-                late.push((slot.cid(), slot.opcode));
+                late.push((slot.cid(), slot.opcode()));
             }
         }
         if !late.is_empty() {
@@ -505,7 +524,7 @@ impl<B: Payload> Queue<B> {
         // not matter to it; this one needs fewer registers.
         let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
         let token = Token(self.submissions.write(sqe));
-        slot.lead(token, 1, transfer.describe(), Some(buffer));
+        slot.lead(token, transfer.describe(), Some(buffer));
         Ok(token)
     }
 
@@ -517,8 +536,7 @@ impl<B: Payload> Queue<B> {
             return None;
         }
         let Span { iova, len_bytes } = buffer.span(0);
-        let most = self.direct_bytes.min(len_bytes as u64);
-        if transfer.len_bytes > most {
+        if transfer.len_bytes > self.direct_bytes || transfer.len_bytes > len_bytes as u64 {
             return None;
         }
         prp::without_list(iova, transfer.len_bytes, self.page_bytes)
@@ -572,7 +590,7 @@ impl<B: Payload> Queue<B> {
                 max_bytes: most * self.slots.depth() as u64,
             });
         }
-        if needed > self.slots.free_count() {
+        if needed > self.free_count() {
             return Err(self.full(needed));
         }
         let mut at = 0;
@@ -613,14 +631,15 @@ impl<B: Payload> Queue<B> {
         // As with a single command: the number of its (first) entry.
         let token = Token(self.submissions.written() + 1);
         if let Some(slot) = self.slots.slot(lead) {
-            slot.lead(token, commands, transfer.describe(), Some(buffer));
+            slot.lead(token, transfer.describe(), Some(buffer));
+            slot.remaining = commands;
+            slot.status = Status::SUCCESS;
         }
-        for part in parts {
+        for (number, part) in (token.0..).zip(parts) {
             if commands > 1
                 && let Some(slot) = self.slots.slot(part.index)
             {
-                slot.state = SlotState::PartInFlight;
-                slot.lead = lead;
+                slot.join(lead, Token(number));
             }
             let lba = transfer.lba + (part.at >> transfer.lba_shift);
             let blocks = part.len_bytes >> transfer.lba_shift;

@@ -4,7 +4,7 @@ use crate::dma::{DmaBuf, DmaSpace, Iova, Records, barrier};
 use crate::doorbell::{Doorbell, Shadow};
 use crate::{Error, Transport, TransportError};
 use std::sync::Arc;
-use underpin_nvme_spec::{Cid, Cqe, Sqe};
+use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe};
 
 /// What a ring is made of.
 pub(crate) struct RingSpec {
@@ -39,15 +39,23 @@ impl RingSpec {
 }
 
 /// The submission ring.
+///
+/// Entries are made in memory of the host's own and moved to the ring all together when it is
+/// rung. A ring's cache lines were last read by the device: each has to come from its processor
+/// before a store to it is done, and every later store of the host, to whatever memory, waits in
+/// a queue of a few dozen behind it. Moved together, the lines' ways overlap; written one by one
+/// among all else that a command stores, the host waits for each.
 #[derive(Debug)]
 pub(crate) struct SubmissionRing {
     entries: Records<8>,
+    /// What was written since the last ring, each entry at its place in the ring.
+    staged: Vec<[u64; 8]>,
     tail: u16,
     /// The tail that the device was last told.
     told: u16,
     bell: Doorbell,
-    /// Entries written since the ring was made.
-    written: u64,
+    /// Entries written in the laps before this one.
+    earlier_laps: u64,
     /// Times that it was rung.
     rings: u64,
     /// Kept as long as the device may use it.
@@ -62,11 +70,12 @@ impl SubmissionRing {
     ) -> Result<Self, Error> {
         let (memory, entries, bell) = spec.make(space, transport)?;
         Ok(Self {
+            staged: vec![[0; 8]; entries.count()],
             entries,
             tail: 0,
             told: 0,
             bell,
-            written: 0,
+            earlier_laps: 0,
             rings: 0,
             memory,
         })
@@ -81,8 +90,10 @@ impl SubmissionRing {
         self.memory.iova()
     }
 
+    /// Entries written since the ring was made.
+    #[inline(always)]
     pub(crate) const fn written(&self) -> u64 {
-        self.written
+        self.earlier_laps + self.tail as u64
     }
 
     pub(crate) const fn rings(&self) -> u64 {
@@ -97,23 +108,16 @@ impl SubmissionRing {
     /// entries than the queue has slots. Returns the entry's number, counted from 1.
     #[inline(always)]
     pub(crate) fn write(&mut self, sqe: Sqe) -> u64 {
-        self.entries.write(usize::from(self.tail), sqe.as_u64s());
-        self.written += 1;
+        if let Some(place) = self.staged.get_mut(usize::from(self.tail)) {
+            *place = sqe.as_u64s();
+        }
+        let number = self.written() + 1;
         self.tail += 1;
         if usize::from(self.tail) == self.entries.count() {
             self.tail = 0;
+            self.earlier_laps = number;
         }
-        self.written
-    }
-
-    /// Says that the entry `ahead` of the tail is going to be written soon: its cache line comes
-    /// from the device's processor meanwhile.
-    #[inline(always)]
-    pub(crate) fn expect(&self, ahead: usize) {
-        let at = usize::from(self.tail) + ahead;
-        let count = self.entries.count();
-        let index = if at < count { at } else { at - count };
-        self.entries.expect_write(index);
+        number
     }
 
     /// Tells the device of what was written since the last ring.
@@ -122,9 +126,23 @@ impl SubmissionRing {
         if self.tail == self.told {
             return Ok(());
         }
+        self.move_staged();
         self.told = self.tail;
         self.rings += 1;
         self.bell.ring(self.tail)
+    }
+
+    /// Moves the entries that the device was not told of into the ring.
+    #[inline(always)]
+    fn move_staged(&self) {
+        let (mut told, tail) = (usize::from(self.told), usize::from(self.tail));
+        if tail < told {
+            let rest = self.staged.get(told..).unwrap_or(&[]);
+            self.entries.write_run(told, rest);
+            told = 0;
+        }
+        let rest = self.staged.get(told..tail).unwrap_or(&[]);
+        self.entries.write_run(told, rest);
     }
 }
 
@@ -201,13 +219,16 @@ impl CompletionRing {
         Cqe::from_u64s([0, high]).phase() == self.phase
     }
 
-    /// Consumes the next completion, if the device has written it.
+    /// Consumes the next completion, if the device has written it. With it comes whether it tells
+    /// of success and is of submission queue `sqid`.
     #[inline(always)]
-    pub(crate) fn take(&mut self) -> Option<Cqe> {
+    pub(crate) fn take(&mut self, sqid: Qid) -> Option<(Cqe, bool)> {
         let entry = self.entries.record(usize::from(self.head));
         // One 64-bit load takes phase, status, identifier and head pointer together.
         let high = entry.load(1);
-        if Cqe::from_u64s([0, high]).phase() != self.phase {
+        let seen = Cqe::from_u64s([0, high]);
+        let is_plain = seen.is_success_of(sqid, self.phase);
+        if !is_plain && seen.phase() != self.phase {
             return None;
         }
         // The rest of the entry, and the data it announces, are read after the phase.
@@ -218,7 +239,7 @@ impl CompletionRing {
             self.head = 0;
             self.phase = !self.phase;
         }
-        Some(cqe)
+        Some((cqe, is_plain))
     }
 
     /// Tells the device how far the host has read, when that is due.

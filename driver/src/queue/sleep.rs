@@ -18,7 +18,7 @@ impl<B> Queue<B> {
     /// True when requests are in flight whose end was not told.
     pub(crate) fn is_owed(&self) -> bool {
         let owes = |state: SlotState| state.is_in_flight() || state == SlotState::Ended;
-        self.in_flight() > 0 && self.slots.iter().any(|slot| owes(slot.state))
+        self.in_flight() > 0 && self.slots.iter().any(|slot| owes(slot.state()))
     }
 
     /// Makes the interrupt tell of what comes, and looks again.
@@ -44,8 +44,8 @@ impl<B> Queue<B> {
     pub(crate) fn next_look(&mut self) -> Option<Instant> {
         self.look_at_clock();
         let (timeout, patience) = (self.timeout, Instant::now() + PATIENCE);
-        let flying = self.slots.iter().filter(|slot| slot.state.is_in_flight());
-        let late = flying.filter_map(|slot| slot.seen.map(|seen| seen + timeout));
+        let flying = self.slots.iter().filter(|slot| slot.state().is_in_flight());
+        let late = flying.filter_map(|slot| slot.first_seen().map(|seen| seen + timeout));
         late.min().map(|late| late.min(patience))
     }
 

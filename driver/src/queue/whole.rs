@@ -40,9 +40,11 @@ impl<B> Queue<B> {
         let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
             return Err((self.full(1), buffer));
         };
-        slot.seen = seen;
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
-        slot.lead(token, 1, Describe::default(), buffer);
+        slot.lead(token, Describe::default(), buffer);
+        if let Some(seen) = seen {
+            slot.see(seen);
+        }
         Ok(token)
     }
 }
@@ -59,7 +61,7 @@ impl<B: Payload> Queue<B> {
         match self.write_whole(sqe, describe, &buffer) {
             Ok((token, index)) => {
                 if let Some(slot) = self.slots.slot(index) {
-                    slot.lead(token, 1, describe, Some(buffer));
+                    slot.lead(token, describe, Some(buffer));
                 }
                 Ok(token)
             }
