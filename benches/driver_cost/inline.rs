@@ -5,12 +5,16 @@ use std::error::Error;
 use std::sync::Arc;
 use underpin::dma::rt::sync::{Mutex, MutexGuard};
 use underpin::dma::rt::{self, Instant, Step, Task, TaskHandle};
-use underpin::emulator::{Emulator, InlineCore};
+use underpin::emulator::{Emulator, EmulatorConfig, EmulatorError, InlineCore};
+
+/// A medium that moves no data.
+pub(crate) fn null_config() -> Result<EmulatorConfig, EmulatorError> {
+    format!("media=null,lba=4096,size={}", BLOCKS * 4096).parse()
+}
 
 /// An emulator with a medium that moves no data.
 pub(crate) fn null_emulator() -> Result<Emulator, Box<dyn Error>> {
-    let config = format!("media=null,lba=4096,size={}", BLOCKS * 4096);
-    Ok(Emulator::new(config.parse()?)?)
+    Ok(Emulator::new(null_config()?)?)
 }
 
 /// What the device has read so far.

@@ -3,7 +3,8 @@ use std::fs;
 use std::process::Command;
 use underpin::dma::rt::Instant;
 
-/// CPU time since boot in clock ticks, of the whole machine and of this process.
+/// CPU time since boot in clock ticks, of the whole machine and of this process and its children
+/// that have ended.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ticks {
     busy: u64,
@@ -61,13 +62,14 @@ fn ticks() -> Option<Ticks> {
     // user nice system idle iowait irq softirq steal (proc_stat(5)).
     let field = |at: usize| cpu.get(at).copied().unwrap_or(0);
     let own = fs::read_to_string("/proc/self/stat").ok()?;
-    // After the name in parentheses: state is field 3, utime 14, stime 15 (proc_pid_stat(5)).
+    // After the name in parentheses: state is field 3, utime 14, stime 15, and of children
+    // that were waited for 16 and 17 (proc_pid_stat(5)).
     let own = numbers(own.rsplit_once(')')?.1.get(3..)?);
     let own = |number: usize| own.get(number - 4).copied().unwrap_or(0);
     Some(Ticks {
         busy: field(0) + field(1) + field(2) + field(5) + field(6),
         stolen: field(7),
-        ours: own(14) + own(15),
+        ours: own(14) + own(15) + own(16) + own(17),
     })
 }
 

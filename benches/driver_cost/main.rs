@@ -6,6 +6,7 @@
 //! cargo bench --bench driver_cost -- --gate    counts only, against the committed baseline
 //! cargo bench --bench driver_cost -- --bless   makes the counts the committed baseline
 //! cargo bench --bench driver_cost -- --markers only what may run between the markers
+//! cargo bench --bench driver_cost -- --vfio-user only the rows over vfio-user
 //! cargo bench --bench driver_cost -- --sums    only whether the device reads what was submitted
 //! ```
 #![forbid(unsafe_code)]
@@ -21,6 +22,7 @@ mod one_core;
 mod ours;
 mod rounds;
 mod two_cores;
+mod vfio_user;
 
 use baseline::Baseline;
 use std::error::Error;
@@ -44,13 +46,16 @@ fn main() -> ExitCode {
         ["--bless"] => counts(Against::Bless),
         ["--markers"] => counts(Against::Nothing),
         ["--sums"] => sums(),
+        ["--vfio-user"] => held_when_quiet(over_vfio_user),
+        // This program as the server.
+        ["--serve", path] => vfio_user::serve(path.as_ref()).map(|()| Vec::new()),
         // This program under callgrind.
         ["--count-at", depth] => depth
             .parse()
             .map_err(Into::into)
             .and_then(|depth| one_core::count(depth).map(|()| Vec::new())),
         _ => {
-            eprintln!("usage: driver_cost [--gate | --bless | --markers | --sums]");
+            eprintln!("usage: driver_cost [--gate | --bless | --markers | --vfio-user | --sums]");
             return ExitCode::from(2);
         }
     };
@@ -69,8 +74,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn everything() -> Result<Vec<String>, Box<dyn Error>> {
+type Failures = Result<Vec<String>, Box<dyn Error>>;
+
+fn everything() -> Failures {
     machine::print_facts();
+    let mut missed = held_when_quiet(times)?;
+    missed.extend(counts(Against::Baseline)?);
+    Ok(missed)
+}
+
+/// Takes times, and holds them to their bars if nobody else used the machine meanwhile.
+fn held_when_quiet(times: fn() -> Failures) -> Failures {
     let watch = machine::Watch::start();
     let mut missed = times()?;
     let quiet = match watch.verdict() {
@@ -95,7 +109,6 @@ fn everything() -> Result<Vec<String>, Box<dyn Error>> {
             .drain(..)
             .for_each(|what| println!("warning: {what}"));
     }
-    missed.extend(counts(Against::Baseline)?);
     Ok(missed)
 }
 
@@ -153,6 +166,44 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
             missed.push(format!(
                 "two_core_vs_bare_qd32 is {:.2}, under {TWO_CORES_LEAST}",
                 two.ratio.median
+            ));
+        }
+    }
+    missed.extend(over_vfio_user()?);
+    Ok(missed)
+}
+
+/// The same, with the emulator in another process.
+fn over_vfio_user() -> Result<Vec<String>, Box<dyn Error>> {
+    let mut missed = Vec::new();
+    println!(
+        "\ntwo processes: driver and served emulator over vfio-user, against a bare ring pair; million reads of 4 KiB a second"
+    );
+    for depth in [1, 32, 128] {
+        let found = vfio_user::vfio_user(depth)?;
+        let million = |spread: rounds::Spread| rounds::Spread {
+            p10: spread.p10 / 1e6,
+            median: spread.median / 1e6,
+            p90: spread.p90 / 1e6,
+        };
+        println!(
+            "  QD {depth:<3}  driver {:.2}  bare {:.2}  quotient {:.2}",
+            million(found.ours_iops),
+            million(found.bare_iops),
+            found.ratio,
+        );
+        println!(
+            "          doorbell messages per 1000 reads: {:.2}",
+            found.messages_per_1000
+        );
+        println!(
+            "ratio vfio_user_vs_bare_qd{depth} {:.3}",
+            found.ratio.median
+        );
+        if depth != 1 && found.ratio.median < TWO_CORES_LEAST {
+            missed.push(format!(
+                "vfio_user_vs_bare_qd{depth} is {:.2}, under {TWO_CORES_LEAST}",
+                found.ratio.median
             ));
         }
     }

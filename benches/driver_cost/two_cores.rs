@@ -16,21 +16,21 @@ use underpin::emulator::Emulator;
 use underpin::nvme::transport::Embedded;
 use underpin::{Controller, ControllerOptions, PoolOptions};
 
-const ROUNDS: usize = 31;
+pub(crate) const ROUNDS: usize = 31;
 /// Of each round and arm, after a start-up that is not counted.
-const SLICE: Duration = Duration::from_millis(15);
-const START_UP: Duration = Duration::from_millis(2);
+pub(crate) const SLICE: Duration = Duration::from_millis(15);
+pub(crate) const START_UP: Duration = Duration::from_millis(2);
 
 /// One arm in one round.
 #[derive(Clone, Copy, Debug)]
-struct Slice {
+pub(crate) struct Slice {
     reads: u64,
     ns: u64,
     cpu_ns: u64,
 }
 
 impl Slice {
-    fn iops(self) -> f64 {
+    pub(crate) fn iops(self) -> f64 {
         self.reads as f64 / self.ns as f64 * 1e9
     }
 }
@@ -52,7 +52,7 @@ pub(crate) struct TwoCores {
 
 /// Keeps `depth` reads in flight for `duration`: polls, refills, rings.
 #[inline(always)]
-fn pump(
+pub(crate) fn pump(
     duration: Duration,
     mut submit: impl FnMut(usize),
     mut poll: impl FnMut() -> usize,
@@ -90,7 +90,7 @@ fn pump(
 }
 
 /// Waits for the `left` reads still in flight.
-fn drain(mut left: usize, mut poll: impl FnMut() -> usize) -> Result<(), String> {
+pub(crate) fn drain(mut left: usize, mut poll: impl FnMut() -> usize) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while left != 0 {
         left -= poll();
@@ -141,7 +141,7 @@ impl Ours {
     }
 }
 
-fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dyn Error>> {
+pub(crate) fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dyn Error>> {
     let (memory, _rings) = bare::pair_memory(space, depth)?;
     let pool = space.pool(
         "bare",
