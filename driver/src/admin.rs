@@ -1,6 +1,6 @@
 //! The admin queue's calls: a command, its answer, and a `poll` between them.
 //! Control path: behind a lock, which is never held while anybody waits.
-use crate::commands::times;
+use crate::commands::{EventWatch, times};
 use crate::controller::Inner;
 use crate::dma::rt::Instant;
 use crate::dma::{DmaBuf, rt};
@@ -15,16 +15,18 @@ use underpin_nvme_spec::{AdminOpcode, Qid, Sqe, Status};
 pub(crate) struct Admin {
     queue: Queue<DmaBuf>,
     answers: Vec<Ended<DmaBuf>>,
+    events: EventWatch,
 }
 
 /// Answers kept for callers that never come back; far more than can be in flight.
 const KEPT_ANSWERS: usize = 256;
 
 impl Admin {
-    pub(crate) const fn new(queue: Queue<DmaBuf>) -> Self {
+    pub(crate) fn new(queue: Queue<DmaBuf>) -> Self {
         Self {
             queue,
             answers: Vec::new(),
+            events: EventWatch::default(),
         }
     }
 
@@ -32,11 +34,20 @@ impl Admin {
         &self.queue
     }
 
-    fn poll(&mut self) {
-        let answers = &mut self.answers;
-        self.queue.poll(usize::MAX, |ended| answers.push(ended));
+    pub(crate) fn poll(&mut self) {
+        let (answers, events) = (&mut self.answers, &mut self.events);
+        self.queue.poll(usize::MAX, |ended| {
+            if !events.take(&ended) {
+                answers.push(ended);
+            }
+        });
         let excess = self.answers.len().saturating_sub(KEPT_ANSWERS);
         self.answers.drain(..excess);
+    }
+
+    /// What is told of events, and the queue that their requests are on.
+    pub(crate) const fn events(&mut self) -> (&mut EventWatch, &mut Queue<DmaBuf>) {
+        (&mut self.events, &mut self.queue)
     }
 
     fn fetch(&mut self, token: Token) -> Option<Ended<DmaBuf>> {

@@ -4,6 +4,7 @@ use crate::admin::{Answer, Call};
 use crate::commands::Abilities;
 use crate::controller::{DoorbellBuffers, Facts, Inner, WriteCache};
 use crate::dma::rt::Instant;
+use crate::generations::Generation;
 use crate::namespace::Namespace;
 use crate::{Error, Failure, registers};
 use std::sync::Arc;
@@ -26,10 +27,13 @@ pub(crate) struct BringUp {
     inner: Arc<Inner>,
     state: State,
     found: Found,
+    /// Nothing but namespaces is asked for.
+    again: bool,
 }
 
 enum State {
     Begin,
+    BeginAgain,
     Disabling { deadline: Instant },
     Enabling { deadline: Instant },
     IdentifyController(Call),
@@ -70,7 +74,27 @@ impl BringUp {
             inner,
             state: State::Begin,
             found: Found::default(),
+            again: false,
         }
+    }
+
+    /// Only what there is of namespaces, of a controller that is up.
+    pub(crate) fn again(inner: Arc<Inner>) -> Self {
+        let identify = Some(inner.facts().identify.clone());
+        Self {
+            inner,
+            state: State::BeginAgain,
+            found: Found {
+                identify,
+                ..Found::default()
+            },
+            again: true,
+        }
+    }
+
+    /// What was found of namespaces.
+    pub(crate) fn into_namespaces(self) -> Vec<Namespace> {
+        self.found.namespaces
     }
 
     /// Makes what progress can be made now; answers when the controller works or has refused.
@@ -102,6 +126,7 @@ impl BringUp {
                     deadline: now + inner.limits.disable_timeout,
                 }))
             }
+            State::BeginAgain => Ok(Next::Again(self.list_namespaces(Nsid(0))?)),
             State::Disabling { deadline } => {
                 let csts = registers::csts(transport)?;
                 if csts.0 == u32::MAX {
@@ -157,7 +182,7 @@ impl BringUp {
                 // Required where command sets are told apart; without it nothing is known of the
                 // namespace that could be relied on.
                 Some(Err(Error::Admin { status, .. })) => {
-                    let namespace = Namespace::unidentified(inner.number, nsid, status);
+                    let namespace = Namespace::unidentified(inner.number(), nsid, status);
                     self.found.namespaces.push(namespace);
                     self.next_namespace()
                 }
@@ -167,7 +192,7 @@ impl BringUp {
                 None => Ok(Next::Later(State::IdentifyNamespace(call, nsid))),
                 // Detached meanwhile, or of another command set: the others are none the worse.
                 Some(Err(Error::Admin { status, .. })) => {
-                    let namespace = Namespace::unidentified(inner.number, nsid, status);
+                    let namespace = Namespace::unidentified(inner.number(), nsid, status);
                     self.found.namespaces.push(namespace);
                     self.next_namespace()
                 }
@@ -180,7 +205,7 @@ impl BringUp {
                         None => ((0, 0), 0),
                     };
                     let most = inner.max_transfer(mdts);
-                    let namespace = Namespace::new(inner.number, nsid, identify, atomic, most);
+                    let namespace = Namespace::new(inner.number(), nsid, identify, atomic, most);
                     self.found.namespaces.push(namespace);
                     self.next_namespace()
                 }
@@ -338,7 +363,7 @@ impl BringUp {
             let call = self.identify(Cns::NAMESPACE, nsid)?;
             return Ok(Next::Again(State::IdentifyNamespace(call, nsid)));
         }
-        let number = self.inner.number;
+        let number = self.inner.number();
         let namespace = Namespace::of_other_command_set(number, nsid, csi);
         self.found.namespaces.push(namespace);
         self.next_namespace()
@@ -375,6 +400,9 @@ impl BringUp {
     /// How much the commands without data may do at a time, from version 2.0 on (NVM Command Set
     /// 1.0, 4.1.5.4).
     fn ask_for_limits(&mut self) -> Result<Next, Error> {
+        if self.again {
+            return Ok(Next::Finished);
+        }
         if self.inner.identity.vs.major() < 2 {
             return self.ask_for_effects();
         }
@@ -456,14 +484,21 @@ impl BringUp {
             .doorbells
             .as_ref()
             .map_or(u16::MAX, DoorbellBuffers::queues);
-        let abilities = Arc::new(found.abilities);
+        let abilities = Arc::new(Abilities {
+            oncs: identify.oncs(),
+            page_bytes: self.inner.limits.page_bytes,
+            ..found.abilities
+        });
+        let number = self.inner.number();
         let namespaces = found.namespaces.into_iter();
         let facts = Facts {
             max_transfer_bytes: self.inner.max_transfer(identify.mdts()),
             identify,
-            namespaces: namespaces
-                .map(|namespace| namespace.with_abilities(&abilities))
-                .collect(),
+            namespaces: Generation::new(
+                namespaces
+                    .map(|namespace| namespace.with_abilities(number, &abilities))
+                    .collect(),
+            ),
             abilities,
             granted: found.granted.min(most),
             write_cache: AtomicU8::new(found.write_cache.number()),

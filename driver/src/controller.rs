@@ -7,6 +7,7 @@ use crate::dma::rt::sync::{Mutex, OnceLock};
 use crate::dma::rt::{self, Instant};
 use crate::dma::{Attachment, DmaBuf, DmaSpace, Iova, Payload, Word32};
 use crate::doorbell::Shadow;
+use crate::generations::Generation;
 use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
@@ -64,7 +65,7 @@ pub struct Controller(pub(crate) Arc<Inner>);
 #[derive(Debug)]
 pub(crate) struct Inner {
     /// Tells one controller's namespaces from another's.
-    pub(crate) number: u32,
+    number: AtomicU32,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) space: DmaSpace,
     pub(crate) identity: Identity,
@@ -96,7 +97,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) identify: Box<IdentifyController>,
-    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) namespaces: Generation,
     pub(crate) granted: u16,
     pub(crate) max_transfer_bytes: u64,
     /// [`WriteCache`] as a number; the feature can be set at any time.
@@ -226,7 +227,7 @@ impl Controller {
 
     /// Its namespaces, in ascending order.
     pub fn namespaces(&self) -> &[Namespace] {
-        &self.0.facts().namespaces
+        self.0.facts().namespaces.namespaces()
     }
 
     /// The namespace `nsid`, or the first one if `None`.
@@ -334,7 +335,6 @@ impl Inner {
         space: &DmaSpace,
         options: ControllerOptions,
     ) -> Result<Self, Error> {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
         let identity = registers::identity(&*transport)?;
         let limits = limits(&*transport, identity)?;
         let attachment = space.attach(transport.mapper())?;
@@ -356,7 +356,7 @@ impl Inner {
         };
         let admin = Admin::new(Queue::new(space, &transport, &health, spec)?);
         Ok(Self {
-            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            number: AtomicU32::new(new_number()),
             transport,
             space: space.clone(),
             identity,
@@ -385,13 +385,49 @@ impl Inner {
         *self.free_qids.lock() = (1..=facts.granted).rev().collect();
         tracing::info!(
             device = self.transport.name(),
-            namespaces = facts.namespaces.len(),
+            namespaces = facts.namespaces.namespaces().len(),
             queues = facts.granted,
             max_transfer_bytes = facts.max_transfer_bytes,
             shadow_doorbells = facts.doorbells.is_some(),
             "controller up"
         );
         let _ = self.facts.set(facts);
+    }
+
+    /// Tells its namespaces, as they are now, from those of others and of before.
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Blocks may have another size from now on: requests made before are nobody's. There are no
+    /// queues that could take them.
+    pub(crate) fn renew_number(&self) {
+        self.number.store(new_number(), Ordering::Relaxed);
+    }
+
+    /// These are the namespaces from now on.
+    pub(crate) fn renew(&self, namespaces: Vec<Namespace>) {
+        let number = self.number();
+        let facts = self.facts();
+        let known = namespaces.into_iter();
+        let known = known.map(|namespace| namespace.with_abilities(number, &facts.abilities));
+        facts.namespaces.renew(known.collect());
+    }
+
+    /// Takes all I/O queues, so that none is made; how many are in use where some are.
+    pub(crate) fn take_all_queues(&self) -> Result<Vec<u16>, usize> {
+        self.reap();
+        let granted = usize::from(self.facts().granted);
+        let mut free = self.free_qids.lock();
+        match granted - free.len().min(granted) {
+            0 => Ok(std::mem::take(&mut *free)),
+            in_use => Err(in_use),
+        }
+    }
+
+    /// Gives them back.
+    pub(crate) fn put_queues(&self, qids: Vec<u16>) {
+        self.free_qids.lock().extend(qids);
     }
 
     /// False where the device says that it has no such admin command.
@@ -740,6 +776,12 @@ impl Drop for Inner {
             tracing::warn!(device = self.transport.name(), %error, "not shut down in order");
         }
     }
+}
+
+/// Of no controller before.
+fn new_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn limits(transport: &dyn Transport, identity: Identity) -> Result<Limits, Error> {

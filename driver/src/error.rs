@@ -215,14 +215,26 @@ pub enum Error {
         /// What it would break, and what to use instead.
         why: &'static str,
     },
+    /// Blocks are about to have another size, and requests for the old one may be in flight.
+    #[error(
+        "{device} has {queues} I/O queues in use, whose requests know blocks of the old size; drop them first"
+    )]
+    QueuesInUse {
+        /// The device.
+        device: String,
+        /// How many.
+        queues: usize,
+    },
     /// The request makes no sense.
     #[error("the request cannot be made: {0}")]
     Request(String),
     /// The buffer does not suit the command.
     #[error("the buffer does not suit: {0}")]
     Buffer(String),
-    /// The request was made for another controller.
-    #[error("the request was made for a namespace of another controller")]
+    /// The request was made for another controller, or before blocks got another size.
+    #[error(
+        "the request was made for a namespace of another controller, or before a format: get the namespace again"
+    )]
     WrongController,
 }
 

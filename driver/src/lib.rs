@@ -17,6 +17,7 @@ mod commands;
 mod controller;
 mod doorbell;
 mod error;
+mod generations;
 mod health;
 mod interrupt;
 mod namespace;
@@ -33,8 +34,8 @@ mod url;
 mod wait;
 
 pub use commands::{
-    AdminCall, FeatureRequest, FeatureValue, LogRequest, Passthrough, PassthroughAnswer,
-    PassthroughData, RawIo, SetFeature,
+    Aborted, AdminCall, BlockRange, Deallocate, Events, FeatureRequest, FeatureValue, LogRequest,
+    Passthrough, PassthroughAnswer, PassthroughData, RawIo, SetFeature,
 };
 pub use controller::{Controller, WriteCache};
 pub use error::{CommandError, Error, Failure, Refused};

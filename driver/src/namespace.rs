@@ -25,6 +25,10 @@ pub struct AtomicWrites {
 pub(crate) enum Kind {
     Transfer,
     Flush,
+    /// Blocks are named and no data moves; so many blocks a command, as a power of two.
+    Blocks {
+        most_shift: u8,
+    },
 }
 
 /// A checked request for one namespace, to be given to a queue of its controller.
@@ -36,7 +40,7 @@ pub struct Io {
 }
 
 impl Io {
-    /// How many bytes it transfers; 0 for a flush.
+    /// How many bytes it transfers; 0 for a flush, and for others that move no data.
     pub const fn len_bytes(&self) -> u64 {
         self.transfer.len_bytes
     }
@@ -54,10 +58,17 @@ impl Io {
     /// ```
     #[must_use]
     pub fn force_unit_access(mut self) -> Self {
-        if self.kind == Kind::Transfer {
+        if self.kind != Kind::Flush {
             // CDW12 bit 30 (NVM Command Set 1.0, 3.2.4 and 3.2.6).
             self.transfer.flags |= 1 << 30;
         }
+        self
+    }
+
+    /// The same blocks, without their data.
+    pub(crate) const fn without_data(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self.transfer.len_bytes = 0;
         self
     }
 }
@@ -132,9 +143,10 @@ impl Namespace {
         }
     }
 
-    /// The same of a controller that can this.
-    pub(crate) fn with_abilities(self, abilities: &Arc<Abilities>) -> Self {
+    /// The same of a controller that has this number and can this.
+    pub(crate) fn with_abilities(self, controller: u32, abilities: &Arc<Abilities>) -> Self {
         Self {
+            controller,
             abilities: Arc::clone(abilities),
             ..self
         }
@@ -276,7 +288,7 @@ impl Namespace {
     }
 
     #[inline(always)]
-    fn transfer(&self, lba: Lba, blocks: u64, opcode: NvmOpcode) -> Result<Io, Error> {
+    pub(crate) fn transfer(&self, lba: Lba, blocks: u64, opcode: NvmOpcode) -> Result<Io, Error> {
         let last = self.usable_blocks.checked_sub(blocks);
         if blocks == 0 || last.is_none_or(|last| lba.0 > last) {
             // Made here, so that the compiler sees which error it is, and that it is one.
@@ -344,6 +356,16 @@ const fn common_divisor(mut a: u32, mut b: u32) -> u32 {
         (a, b) = (b, a % b);
     }
     a
+}
+
+/// Whether they are the same namespace, as it was identified the same way.
+impl PartialEq for Namespace {
+    fn eq(&self, other: &Self) -> bool {
+        self.controller == other.controller
+            && self.nsid == other.nsid
+            && self.unusable == other.unusable
+            && self.identify == other.identify
+    }
 }
 
 impl fmt::Display for Namespace {

@@ -1,8 +1,10 @@
 //! One submission queue and its completion queue: rings, slots, deadlines, checks.
 //! Used by one owner at a time; [`QueuePair`](crate::QueuePair) and the admin queue are its faces.
+mod blocks;
 mod sleep;
 mod whole;
 
+use blocks::RangePage;
 pub(crate) use whole::Allowed;
 
 use crate::dma::rt::Instant;
@@ -49,6 +51,8 @@ pub(crate) struct Queue<B> {
     lists: Lists,
     /// The commands of the transfer that is being submitted; kept so that none is allocated.
     parts: Vec<Part>,
+    /// Memory of Dataset Management commands, once there were some.
+    range_pages: Vec<RangePage>,
     space: SpaceId,
     page_bytes: u64,
     max_transfer_bytes: u64,
@@ -146,6 +150,7 @@ impl<B> Queue<B> {
             kept: 0,
             lists,
             parts: Vec::with_capacity(usize::from(spec.depth)),
+            range_pages: Vec::new(),
             space: space.id(),
             page_bytes: spec.page_bytes,
             max_transfer_bytes: spec.max_transfer_bytes,

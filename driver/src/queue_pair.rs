@@ -73,7 +73,7 @@ impl<B: Payload> QueuePair<B> {
     pub(crate) fn new(queue: Box<Queue<B>>, waiter: Waiter, controller: Arc<Inner>) -> Self {
         Self {
             queue: Some(queue),
-            number: controller.number,
+            number: controller.number(),
             controller,
             waiter,
             stash: VecDeque::new(),
@@ -146,7 +146,7 @@ impl<B: Payload> QueuePair<B> {
         {
             return queue.submit(&transfer, buffer);
         }
-        self.submit_other(controller, transfer, buffer)
+        self.submit_other(controller, kind, transfer, buffer)
     }
 
     #[cold]
@@ -154,6 +154,7 @@ impl<B: Payload> QueuePair<B> {
     fn submit_other(
         &mut self,
         controller: u32,
+        kind: Kind,
         transfer: Transfer,
         buffer: B,
     ) -> Result<Token, Refused<B>> {
@@ -164,12 +165,36 @@ impl<B: Payload> QueuePair<B> {
             });
         }
         // A flush may carry something for its owner; the device never sees it.
-        self.queue_mut()
-            .push(transfer.bare(), transfer.describe(), Some(buffer))
+        self.submit_dataless(kind, transfer, Some(buffer))
             .map_err(|(error, buffer)| match buffer {
                 Some(buffer) => Refused { error, buffer },
                 None => gone(),
             })
+    }
+
+    /// Writes the command or commands of a request that transfers nothing.
+    fn submit_dataless(
+        &mut self,
+        kind: Kind,
+        transfer: Transfer,
+        buffer: Option<B>,
+    ) -> Result<Token, (Error, Option<B>)> {
+        let queue = self.queue_mut();
+        match kind {
+            Kind::Blocks { most_shift } => queue.submit_blocks(&transfer, 1 << most_shift, buffer),
+            Kind::Transfer | Kind::Flush => {
+                queue.push(transfer.bare(), transfer.describe(), buffer)
+            }
+        }
+    }
+
+    /// The space that its controller's memory comes from.
+    pub(crate) fn space(&self) -> crate::dma::DmaSpace {
+        self.controller.space.clone()
+    }
+
+    pub(crate) const fn inner(&self) -> &Arc<Inner> {
+        &self.controller
     }
 
     /// Refuses what was made for another controller.
@@ -191,11 +216,8 @@ impl<B: Payload> QueuePair<B> {
         if io.kind == Kind::Transfer {
             return Err(Error::Buffer("a read or a write needs one".to_owned()));
         }
-        let Io { transfer, .. } = io;
-        let pushed = self
-            .queue_mut()
-            .push(transfer.bare(), transfer.describe(), None);
-        pushed.map_err(|(error, _)| error)
+        let submitted = self.submit_dataless(io.kind, io.transfer, None);
+        submitted.map_err(|(error, _)| error)
     }
 
     /// Tells the device of everything submitted since the last ring: one doorbell for a batch.

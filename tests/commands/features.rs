@@ -1,6 +1,7 @@
 //! Features.
 use crate::support::Rig;
 use underpin::nvme::{Error, FeatureRequest, SetFeature, Status, WriteCache};
+use underpin::spec::Nsid;
 use underpin::spec::admin::{FeatureId, FeatureSelect, TemperatureThreshold};
 
 /// What is set is what is got, and the default is still known.
@@ -95,6 +96,93 @@ fn a_temperature_threshold_comes_back() {
         controller.temperature_threshold(0, false).unwrap(),
         threshold
     );
+    drop(controller);
+    rig.end();
+}
+
+/// A saved value outlives a reset of the controller, one that is not saved does not; what cannot
+/// be saved is refused by the device.
+#[test]
+fn saved_values_outlive_a_reset() {
+    let rig = Rig::new("size=1m");
+    let id = FeatureId::ERROR_RECOVERY;
+    for (save, after) in [(true, 77), (false, 77), (true, 77)] {
+        let controller = rig.controller();
+        let value = if save { 77 } else { 5 };
+        let set = SetFeature {
+            save,
+            ..SetFeature::new(id, value)
+        };
+        controller.set_feature(&set).unwrap();
+        let current = controller.feature(&FeatureRequest::new(id)).unwrap();
+        assert_eq!(current.dword, value);
+        drop(controller);
+        let controller = rig.controller();
+        let current = controller.feature(&FeatureRequest::new(id)).unwrap();
+        assert_eq!(current.dword, after, "after a reset");
+        let saved = FeatureRequest {
+            select: FeatureSelect::SAVED,
+            ..FeatureRequest::new(id)
+        };
+        assert_eq!(controller.feature(&saved).unwrap().dword, 77);
+        assert!(controller.feature_ability(id, Nsid(0)).unwrap().saveable);
+        let set = SetFeature {
+            save: true,
+            ..SetFeature::new(FeatureId::ARBITRATION, 0)
+        };
+        let error = controller.set_feature(&set).unwrap_err();
+        assert!(error.to_string().contains("Not Saveable"), "{error}");
+        drop(controller);
+    }
+    rig.end();
+}
+
+/// Values that lie in memory go both ways.
+#[test]
+fn values_in_memory_go_both_ways() {
+    for config in ["size=1m", "size=1m,step=on,chunk=4"] {
+        let rig = Rig::new(config);
+        let controller = rig.controller();
+        let id: Vec<u8> = (1..=16).collect();
+        let set = SetFeature {
+            data: id.clone(),
+            ..SetFeature::new(FeatureId::HOST_IDENTIFIER, 1)
+        };
+        controller.set_feature(&set).unwrap();
+        let request = FeatureRequest {
+            cdw11: 1,
+            ..FeatureRequest::new(FeatureId::HOST_IDENTIFIER)
+        };
+        assert_eq!(controller.feature(&request).unwrap().data, id);
+        let set = SetFeature {
+            data: vec![1, 2, 3, 4, 5, 6, 0, 0],
+            ..SetFeature::new(FeatureId::TIMESTAMP, 0)
+        };
+        controller.set_feature(&set).unwrap();
+        let timestamp = controller.feature(&FeatureRequest::new(FeatureId::TIMESTAMP));
+        assert_eq!(timestamp.unwrap().data, [1, 2, 3, 4, 5, 6, 2, 0]);
+        drop(controller);
+        rig.end();
+    }
+}
+
+/// Write protection is of one namespace, and can be seen and taken back.
+#[test]
+fn write_protection_is_of_one_namespace() {
+    let rig = Rig::new("size=1m,ns=2");
+    let controller = rig.controller();
+    controller.set_write_protection(Nsid(2), true).unwrap();
+    let state = |nsid| {
+        let request = FeatureRequest {
+            nsid: Nsid(nsid),
+            ..FeatureRequest::new(FeatureId::WRITE_PROTECTION)
+        };
+        controller.feature(&request).unwrap().dword
+    };
+    assert_eq!((state(1), state(2)), (0, 1));
+    controller.set_write_protection(Nsid(2), false).unwrap();
+    assert_eq!(state(2), 0);
+    assert!(controller.set_write_protection(Nsid(3), true).is_err());
     drop(controller);
     rig.end();
 }

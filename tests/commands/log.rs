@@ -3,6 +3,7 @@ use crate::support::Rig;
 use std::time::Duration;
 use underpin::nvme::{ControllerOptions, Error, LogRequest, Status};
 use underpin::spec::admin::LogId;
+use underpin::spec::{Nsid, NvmOpcode};
 
 /// A log page of no whole dwords, or one that the device cannot cut, is not asked for.
 #[test]
@@ -60,4 +61,72 @@ fn a_page_that_never_comes_is_late() {
     assert!(matches!(error, Error::Failed(_)), "{error:?}");
     assert!(controller.failure().is_some());
     drop(controller);
+}
+
+/// The typed pages say what the emulator knows of itself.
+#[test]
+fn typed_pages_are_read() {
+    let rig = Rig::new("size=1m");
+    let controller = rig.controller();
+    assert_eq!(controller.error_log().unwrap(), []);
+    let health = controller.smart_log().unwrap();
+    assert_eq!((health.celsius(), health.avail_spare()), (Some(40), 100));
+    assert_eq!((health.host_reads(), health.power_cycles()), (0, 1));
+    let firmware = controller.firmware_log().unwrap();
+    let revision = firmware.revision(firmware.active_slot()).unwrap();
+    assert_eq!(revision.to_string(), controller.identify().fr().to_string());
+    assert_eq!(controller.changed_namespaces().unwrap().iter().count(), 0);
+    let effects = controller.command_effects().unwrap();
+    assert!(effects.io(NvmOpcode::COMPARE).is_supported());
+    assert!(!effects.io(NvmOpcode::COPY).is_supported());
+    let error = controller.smart_log_of(Nsid(1)).unwrap_err();
+    assert!(matches!(error, Error::NotSupported { .. }), "{error:?}");
+    drop(controller);
+    rig.end();
+}
+
+/// A part of a page is that part, wherever it lies, and a page in pieces is the page.
+#[test]
+fn parts_of_a_page_are_its_bytes() {
+    for config in ["size=1m", "size=1m,mdts=1", "size=1m,step=on"] {
+        let rig = Rig::new(config);
+        let controller = rig.controller();
+        let whole = LogRequest::new(LogId::COMMAND_EFFECTS, 4096);
+        let page = controller.log_page(&whole).unwrap();
+        for (offset, len_bytes) in [(0, 4), (1024, 1024), (4, 4000), (4092, 4)] {
+            let part = LogRequest {
+                offset,
+                len_bytes,
+                ..whole
+            };
+            let part = controller.log_page(&part).unwrap();
+            assert_eq!(part, page[offset as usize..][..len_bytes], "{offset}");
+        }
+        let beyond = LogRequest { offset: 4, ..whole };
+        assert!(controller.log_page(&beyond).is_err());
+        drop(controller);
+        rig.end();
+    }
+}
+
+/// Whatever bytes a device gives for a log page, they are only read: no page panics, and the
+/// controller goes on.
+#[test]
+fn garbage_is_read_as_it_is() {
+    for seed in 0..20 {
+        let rig = Rig::new(&format!("size=1m,seed={seed}"));
+        let controller = rig.controller();
+        rig.inject("garbage-log@op=log+count=all");
+        let errors = controller.error_log().unwrap();
+        let health = controller.smart_log().unwrap();
+        let firmware = controller.firmware_log().unwrap();
+        let changed = controller.changed_namespaces().unwrap();
+        let effects = controller.command_effects().unwrap();
+        let text = format!("{errors:?}{health:?}{firmware:?}{changed:?}{effects:?}");
+        assert!(text.len() > 1000);
+        assert!(health.warnings().names().count() <= 6);
+        assert_eq!(controller.failure(), None);
+        drop(controller);
+        rig.end();
+    }
 }

@@ -1,7 +1,7 @@
 //! Features (NVMe Base 2.0, 5.15 and 5.27): any of them as numbers and bytes, and those with a
 //! meaning here as typed values.
+use super::abilities::oncs;
 use super::call::{AdminCall, Data};
-use super::guard::oncs;
 use crate::{Controller, Error};
 use underpin_nvme_spec::Nsid;
 use underpin_nvme_spec::admin::{

@@ -5,12 +5,6 @@ use crate::controller::Inner;
 use underpin_nvme_spec::admin::{FeatureId, SetFeatures};
 use underpin_nvme_spec::{AdminOpcode, Sqe};
 
-/// Bits of ONCS, Optional NVM Command Support (Base 2.0, figure 275).
-pub(crate) mod oncs {
-    pub(crate) const SAVE: u16 = 1 << 4;
-    pub(crate) const TIMESTAMP: u16 = 1 << 6;
-}
-
 /// Why the driver would not know its device any more after this admin command.
 pub(crate) fn harm(sqe: &Sqe) -> Option<&'static str> {
     Some(match AdminOpcode(sqe.opcode()) {

@@ -16,6 +16,8 @@ pub(crate) enum Allowed {
     Usual,
     /// So long, where that is longer.
     AtLeast(Duration),
+    /// For ever: it ends when the device has something to say.
+    Forever,
 }
 
 impl<B> Queue<B> {
@@ -36,6 +38,7 @@ impl<B> Queue<B> {
                 let more = time.saturating_sub(self.timeout);
                 (!more.is_zero()).then(|| Instant::now() + more)
             }
+            Allowed::Forever => Some(Instant::NEVER),
         };
         let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
             return Err((self.full(1), buffer));
