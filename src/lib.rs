@@ -8,6 +8,7 @@
 //! | [`fs`] | page cache and writeback over a store (to come) |
 //! | [`nvme`] | the host driver: controllers, namespaces, queue pairs |
 //! | [`emulator`] | an NVMe controller in software: the embedded device, and the test device |
+//! | [`vfio_user`] | the protocol between a driver and a device that is another process |
 //! | [`dma`] | IOVA spaces, DMA memory, buffers, copies, barriers; [`dma::rt`] is the runtime seam |
 //!
 //! What most programs need is at the top level:
@@ -40,6 +41,7 @@ pub use underpin_emulator as emulator;
 pub use underpin_fs as fs;
 pub use underpin_nvme as nvme;
 pub use underpin_nvme_spec as spec;
+pub use underpin_vfio_user as vfio_user;
 
 pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions, Vectored};
 pub use underpin_nvme::{
