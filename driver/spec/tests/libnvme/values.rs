@@ -46,6 +46,7 @@ pub(crate) fn all_values() -> Vec<Value> {
     values.named("status", Status::ALL, &statuses, |status| status.0.into());
     values.named("feature", FeatureId::ALL, FEATURES, |fid| fid.0.into());
     values.named("CNS", Cns::ALL, CNS, |cns| cns.0.into());
+    crate::commands::compare(&mut values);
     values.0
 }
 
@@ -79,10 +80,15 @@ const ABSENT_BITS: &[(&str, &str)] = &[
     ("CSTS.ST", "libnvme 1.3 names no shutdown type"),
 ];
 
-struct Values(Vec<Value>);
+pub(crate) struct Values(Vec<Value>);
 
 impl Values {
-    fn push(&mut self, name: impl Into<String>, expression: impl Into<String>, ours: u64) {
+    pub(crate) fn push(
+        &mut self,
+        name: impl Into<String>,
+        expression: impl Into<String>,
+        ours: u64,
+    ) {
         self.0.push(Value {
             name: name.into(),
             expression: expression.into(),
@@ -312,7 +318,7 @@ impl Values {
 
     /// Every entry of one of our tables by the header's name for it. An entry without one, or a
     /// name for what is no entry, is an error.
-    fn named<T: Copy + PartialEq + Debug, S: AsRef<str>>(
+    pub(crate) fn named<T: Copy + PartialEq + Debug, S: AsRef<str>>(
         &mut self,
         family: &str,
         all: &[(T, &str)],
