@@ -45,6 +45,6 @@ pub use underpin_vfio_user as vfio_user;
 
 pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions, Vectored};
 pub use underpin_nvme::{
-    CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure, Io, Lba,
-    Namespace, Nsid, QueueOptions, QueuePair, Token, Waiting,
+    AsyncQueue, CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure,
+    Io, Lba, Namespace, Nsid, QueueOptions, QueuePair, Token, Waiting,
 };

@@ -23,6 +23,13 @@ fn with(waiting: Waiting) -> QueueOptions {
     QueueOptions { depth: 8, waiting }
 }
 
+/// Enough that the edge between looking and sleeping is met thousands of times.
+const SLEEPS: u64 = if rt::sim::is_simulated() {
+    5_000
+} else {
+    100_000
+};
+
 fn submit(queue: &mut Queue, ns: &Namespace, buffer: DmaBuf) {
     queue.submit(ns.read(Lba(0), 8).unwrap(), buffer).unwrap();
 }
@@ -94,15 +101,15 @@ fn transitions(waiting: Waiting, wanted: u64) {
 }
 
 #[test]
-fn a_hundred_thousand_sleeps_by_interrupt() {
-    transitions(Waiting::Interrupt, 100_000);
+fn sleeps_by_interrupt() {
+    transitions(Waiting::Interrupt, SLEEPS);
 }
 
 #[test]
-fn a_hundred_thousand_sleeps_of_an_adaptive_queue() {
+fn sleeps_of_an_adaptive_queue() {
     // So short that it sleeps often, and long enough for the mask to come and go.
     let spin = Duration::from_micros(4);
-    transitions(Waiting::Adaptive { spin }, 100_000);
+    transitions(Waiting::Adaptive { spin }, SLEEPS);
 }
 
 /// A transport whose unmasking lets something happen, as if its caller were slow.

@@ -231,6 +231,9 @@ pub enum Error {
     /// The buffer does not suit the command.
     #[error("the buffer does not suit: {0}")]
     Buffer(String),
+    /// The queue that a request was sent to is gone: its thread has dropped it, or has ended.
+    #[error("the queue was closed by its thread; send the request to another queue")]
+    QueueClosed,
     /// The request was made for another controller, or before blocks got another size.
     #[error(
         "the request was made for a namespace of another controller, or before a format: get the namespace again"

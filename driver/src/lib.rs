@@ -17,6 +17,7 @@ mod commands;
 mod controller;
 mod doorbell;
 mod error;
+pub mod futures;
 mod generations;
 mod health;
 mod interrupt;
@@ -39,6 +40,7 @@ pub use commands::{
 };
 pub use controller::{Controller, WriteCache};
 pub use error::{CommandError, Error, Failure, Refused};
+pub use futures::AsyncQueue;
 pub use namespace::{AtomicWrites, Io, Namespace};
 pub use options::{ControllerOptions, DataPointers, QueueOptions};
 pub use queue::QueueStats;

@@ -3,6 +3,7 @@ use super::QueuePair;
 use crate::Armed;
 use crate::dma::Payload;
 use crate::dma::rt::{self, Event, Instant};
+use std::time::Duration;
 
 impl<B: Payload> QueuePair<B> {
     /// Waits as the queue's [`Waiting`](crate::Waiting) says until [`poll`](Self::poll) would
@@ -111,6 +112,17 @@ impl<B: Payload> QueuePair<B> {
     /// True when a poll would find something.
     pub(crate) fn has_news(&self) -> bool {
         !self.stash.is_empty() || self.queue().has_news()
+    }
+
+    /// Nothing was found: until when to go on looking. `None` when there is nothing to look for. A
+    /// polled queue is looked for all the time; its polls look at the clock.
+    pub(crate) fn spins_until(&mut self, now: Instant) -> Option<Instant> {
+        const POLLED: Duration = Duration::from_micros(50);
+        match self.waiter.interrupt {
+            _ if !self.queue().is_owed() => None,
+            Some(_) => Some(self.waiter.pace.idle(now)),
+            None => Some(now + POLLED),
+        }
     }
 
     /// The waiter found something awake.

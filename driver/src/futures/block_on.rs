@@ -1,0 +1,91 @@
+//! Futures without an executor: a thread that waits for one, driving a queue meanwhile or not.
+use super::mailbox::Mailbox;
+use super::{AsyncQueue, Turn};
+use crate::dma::Payload;
+use crate::dma::rt::{self, Event};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+/// Waits on the calling thread until `future` ends. For threads that send requests through a
+/// [`Handle`](super::Handle); the queue's own thread uses [`AsyncQueue::block_on`].
+///
+/// # Panics
+/// When the process may have no further file descriptor.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let event = match Event::new() {
+        Ok(event) => event,
+        Err(error) => panic!("a thread that waits needs a file descriptor: {error}"),
+    };
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Signal(event.clone())));
+    loop {
+        event.clear();
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        event.wait(None);
+    }
+}
+
+struct Signal(Event);
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.0.signal();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.signal();
+    }
+}
+
+/// Tells the queue's thread that its own future wants to be polled.
+struct Woken<B: Payload> {
+    mailbox: Arc<Mailbox<B>>,
+    flag: AtomicBool,
+}
+
+impl<B: Payload> Wake for Woken<B> {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.flag.store(true, Ordering::SeqCst);
+        self.mailbox.bell.ring();
+    }
+}
+
+impl<B: Payload> AsyncQueue<B> {
+    /// Drives the queue on this thread until `future` ends, sleeping when there is nothing to do.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let woken = Arc::new(Woken {
+            mailbox: Arc::clone(&self.mailbox),
+            flag: AtomicBool::new(true),
+        });
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        let is_woken = || woken.flag.load(Ordering::SeqCst);
+        loop {
+            if woken.flag.swap(false, Ordering::SeqCst)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return output;
+            }
+            match self.turn() {
+                Turn::Busy => {}
+                Turn::Spin { until } => {
+                    let news = |_now| (is_woken() || self.has_news()).then_some(());
+                    let _ = rt::wait(Some(until), news);
+                }
+                // The bell was armed before this look, and rings after the flag is set.
+                Turn::Sleep { until } if !is_woken() => {
+                    self.event().wait(until);
+                }
+                Turn::Sleep { .. } => {}
+            }
+        }
+    }
+}
