@@ -1,0 +1,271 @@
+//! Runs tests one after the other, judges what they skip, and counts. It understands as much of the
+//! test programs' command line as cargo-nextest uses, so that the suite runs like any other test.
+use crate::skips::{self, Skips};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use underpin::dma::rt::Instant;
+use underpin::{
+    Controller, ControllerOptions, DmaBuf, DmaSpace, Error, Lba, Namespace, Payload, QueueOptions,
+    QueuePair,
+};
+
+/// How a test ended that did not fail by a panic.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Done,
+    /// The device lacks what is tested.
+    Lacks(String),
+}
+
+pub(crate) fn lacks(what: impl Into<String>) -> Verdict {
+    Verdict::Lacks(what.into())
+}
+
+/// A name, `family::rule`, and what checks the rule.
+pub(crate) type Test = (&'static str, fn(&Device) -> Verdict);
+
+/// The device that is tested.
+#[derive(Debug)]
+pub(crate) struct Device {
+    url: String,
+    second: Option<String>,
+}
+
+/// Two namespaces of different blocks, a transfer limit that is soon exceeded.
+const EMBEDDED: &str = "emu:size=32m,ns=2,ns2.lba=4096,queues=4,mqes=256,mdts=5";
+
+impl Device {
+    fn from_environment() -> Self {
+        let told = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
+        let url = told("UNDERPIN_TEST_DEVICE").unwrap_or_else(|| EMBEDDED.to_owned());
+        let second = told("UNDERPIN_TEST_DEVICE_2");
+        // Another one in software costs nothing.
+        let second = second.or_else(|| url.starts_with("emu:").then(|| url.clone()));
+        Self { url, second }
+    }
+
+    /// What its URL begins with.
+    pub(crate) fn kind(&self) -> &str {
+        self.url.split(':').next().unwrap_or("")
+    }
+
+    pub(crate) fn try_open(
+        &self,
+        space: &DmaSpace,
+        options: ControllerOptions,
+    ) -> Result<Controller, Error> {
+        Controller::open(&self.url, space, options)
+    }
+
+    #[track_caller]
+    pub(crate) fn open_with(&self, options: ControllerOptions) -> Controller {
+        match self.try_open(&DmaSpace::new(), options) {
+            Ok(controller) => controller,
+            Err(error) => panic!("{} does not open: {error}", self.url),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn open(&self) -> Controller {
+        self.open_with(ControllerOptions::default())
+    }
+
+    /// Another device of the kind, in the same space.
+    pub(crate) fn open_second(&self, space: &DmaSpace) -> Option<Controller> {
+        let url = self.second.as_ref()?;
+        Some(Controller::open(url, space, ControllerOptions::default()).unwrap())
+    }
+}
+
+/// A controller, its first namespace and a queue.
+pub(crate) struct Open<B: Payload = DmaBuf> {
+    pub(crate) queue: QueuePair<B>,
+    pub(crate) namespace: Namespace,
+    pub(crate) controller: Controller,
+    pub(crate) space: DmaSpace,
+}
+
+impl<B: Payload> Open<B> {
+    #[track_caller]
+    pub(crate) fn new(device: &Device) -> Self {
+        Self::with(
+            device,
+            ControllerOptions::default(),
+            QueueOptions::default(),
+        )
+    }
+
+    #[track_caller]
+    pub(crate) fn with(device: &Device, options: ControllerOptions, queue: QueueOptions) -> Self {
+        let controller = device.open_with(options);
+        Self {
+            queue: controller.queue_pair(queue).unwrap(),
+            namespace: controller.namespace(None).unwrap(),
+            space: controller.space().clone(),
+            controller,
+        }
+    }
+
+    pub(crate) fn lba_bytes(&self) -> usize {
+        self.namespace.lba_bytes() as usize
+    }
+
+    pub(crate) fn blocks(&self, blocks: usize) -> DmaBuf {
+        self.space.alloc(blocks * self.lba_bytes(), 4096).unwrap()
+    }
+}
+
+impl Open {
+    /// Writes blocks of a pattern from `lba` on.
+    #[track_caller]
+    pub(crate) fn write(&mut self, lba: u64, blocks: usize, tag: u64) {
+        let mut buffer = self.blocks(blocks);
+        buffer
+            .copy_from(0, &pattern(buffer.len_bytes(), tag))
+            .unwrap();
+        let io = self.namespace.write(Lba(lba), blocks as u64).unwrap();
+        self.queue.run(io, buffer).unwrap();
+    }
+
+    /// Reads blocks from `lba` on.
+    #[track_caller]
+    pub(crate) fn read(&mut self, lba: u64, blocks: usize) -> Vec<u8> {
+        let io = self.namespace.read(Lba(lba), blocks as u64).unwrap();
+        let buffer = self.blocks(blocks);
+        contents(&self.queue.run(io, buffer).unwrap())
+    }
+
+    /// Reads them and compares with the pattern.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, lba: u64, blocks: usize, tag: u64) {
+        let len = blocks * self.lba_bytes();
+        assert!(
+            self.read(lba, blocks) == pattern(len, tag),
+            "blocks from {lba} on, {tag}"
+        );
+    }
+}
+
+/// Bytes that depend on a tag.
+pub(crate) fn pattern(len_bytes: usize, tag: u64) -> Vec<u8> {
+    let mut rng = underpin::dma::rt::Rng::seeded(tag ^ 0x5eed_0000);
+    let words = std::iter::repeat_with(|| rng.next_u64().to_le_bytes());
+    words.flatten().take(len_bytes).collect()
+}
+
+pub(crate) fn contents(buffer: &DmaBuf) -> Vec<u8> {
+    let mut bytes = vec![0; buffer.len_bytes()];
+    buffer.copy_to(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// What the command line asks for.
+#[derive(Default)]
+struct Asked {
+    list: bool,
+    /// Nothing is ever ignored.
+    ignored: bool,
+    exact: bool,
+    filters: Vec<String>,
+    skips: Option<String>,
+}
+
+const USAGE: &str = "\
+usage: conformance [--list] [--exact] [--skips FILE] [NAME...]
+Runs the tests whose names contain one of NAME, or are one with --exact; all of them without.
+UNDERPIN_TEST_DEVICE   a device URL; its namespaces are written to
+UNDERPIN_TEST_DEVICE_2 another device of the kind, for tests of two";
+
+fn asked() -> Result<Asked, String> {
+    let mut asked = Asked::default();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--list" => asked.list = true,
+            "--ignored" => asked.ignored = true,
+            "--exact" => asked.exact = true,
+            "--nocapture" | "--no-capture" | "-q" | "--quiet" | "--include-ignored" => {}
+            "--format" | "--color" | "--test-threads" => {
+                let _ = args.next();
+            }
+            "--skips" => asked.skips = Some(args.next().ok_or("--skips needs a file")?),
+            "--help" | "-h" => return Err(USAGE.to_owned()),
+            other if other.starts_with('-') => return Err(format!("{other}?\n{USAGE}")),
+            name => asked.filters.push(name.to_owned()),
+        }
+    }
+    Ok(asked)
+}
+
+pub(crate) fn main(tests: &[Test]) -> ExitCode {
+    let asked = match asked() {
+        Ok(asked) => asked,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let wanted = |name: &str| {
+        let fits = |filter: &String| match asked.exact {
+            true => name == filter,
+            false => name.contains(filter.as_str()),
+        };
+        !asked.ignored && (asked.filters.is_empty() || asked.filters.iter().any(fits))
+    };
+    let chosen: Vec<&Test> = tests.iter().filter(|(name, _)| wanted(name)).collect();
+    if asked.list {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let names: Vec<&str> = tests.iter().map(|&(name, _)| name).collect();
+    let skips = match skips::load(asked.skips.as_deref(), &names) {
+        Ok(skips) => skips,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    };
+    run(&chosen, &Device::from_environment(), &skips)
+}
+
+fn run(tests: &[&Test], device: &Device, skips: &Skips) -> ExitCode {
+    let (mut passed, mut failed, mut skipped, mut stale) = (0, Vec::new(), 0, 0);
+    for &&(name, test) in tests {
+        let began = Instant::now();
+        let ended = catch_unwind(AssertUnwindSafe(|| test(device)));
+        let ms = Instant::now().since(began).as_millis();
+        let listed = skips.reason(device.kind(), name);
+        match (ended, listed) {
+            (Ok(Verdict::Done), None) => {
+                passed += 1;
+                println!("ok      {name} ({ms} ms)");
+            }
+            (Ok(Verdict::Done), Some(_)) => {
+                passed += 1;
+                stale += 1;
+                println!("ok      {name} ({ms} ms): take it off the list of skips, it passes");
+            }
+            (Ok(Verdict::Lacks(what)), Some(reason)) => {
+                skipped += 1;
+                println!("skipped {name}: {what}; allowed: {reason}");
+            }
+            (Ok(Verdict::Lacks(what)), None) => {
+                println!("FAILED  {name}: skipped ({what}), and not on the list of skips");
+                failed.push(name);
+            }
+            (Err(_), _) => {
+                println!("FAILED  {name} ({ms} ms)");
+                failed.push(name);
+            }
+        }
+    }
+    failed.iter().for_each(|name| println!("failed: {name}"));
+    let (kind, count) = (device.kind(), failed.len());
+    println!(
+        "conformance {kind}: {passed} passed, {count} failed, {skipped} skipped, {stale} stale"
+    );
+    match failed.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
