@@ -18,6 +18,8 @@ mod events;
 mod features;
 #[path = "commands/format.rs"]
 mod format;
+#[path = "commands/lacking.rs"]
+mod lacking;
 #[path = "commands/log.rs"]
 mod log;
 #[path = "commands/passthrough.rs"]

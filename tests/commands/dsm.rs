@@ -148,3 +148,16 @@ fn the_command_is_as_the_specification_has_it() {
     drop((queue, ns, controller));
     rig.end();
 }
+
+/// A device that takes few ranges gets no more (DMRL).
+#[test]
+fn the_device_s_limit_is_kept() {
+    let mut bench = Bench::in_memory(",dmrl=3");
+    let four = [range(0, 1), range(2, 1), range(4, 1), range(6, 1)];
+    let error = bench.ns.deallocate(&four).unwrap_err();
+    assert!(error.to_string().contains("here, 3"), "{error}");
+    let three = bench.ns.deallocate(&four[..3]).unwrap();
+    bench.queue.deallocate(&three).unwrap();
+    assert_eq!(bench.read_all()[..512], [0; 512]);
+    bench.end();
+}

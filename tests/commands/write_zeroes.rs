@@ -187,3 +187,21 @@ fn a_part_that_fails_fails_the_request() {
     assert_eq!(bench.queue.in_flight(), 0);
     bench.end();
 }
+
+/// A device that takes few blocks at a time gets few at a time (WZSL), and all of them in the end.
+#[test]
+fn the_device_s_limit_is_kept() {
+    for (more, commands) in [(",wzsl=1", 128), (",wzsl=3,lba=4096", 32), (",wzsl=9", 1)] {
+        let mut bench = Bench::on_file(more);
+        let options = QueueOptions {
+            depth: 256,
+            ..QueueOptions::default()
+        };
+        bench.queue = bench.controller.queue_pair(options).unwrap();
+        let all = bench.ns.write_zeroes(Lba(0), bench.ns.blocks()).unwrap();
+        bench.run_bare(all).unwrap();
+        assert_eq!(bench.queue.stats().commands, commands, "{more}");
+        assert!(bench.medium().iter().all(|&byte| byte == 0));
+        bench.end();
+    }
+}

@@ -70,7 +70,7 @@ impl Machine {
             AdminOpcode::GET_LOG_PAGE => self.log_page(sqe),
             AdminOpcode::ABORT => self.abort(sqe),
             AdminOpcode::ASYNC_EVENT_REQUEST => self.request_event(sqe),
-            AdminOpcode::FORMAT_NVM => self.format(sqe),
+            AdminOpcode::FORMAT_NVM if self.supports.abilities.format => self.format(sqe),
             AdminOpcode::DOORBELL_BUFFER_CONFIG if self.supports.dbbuf => {
                 self.doorbell_buffers(cx, sqe).into()
             }

@@ -1,5 +1,6 @@
 //! What an emulator is made of: a plain struct, and the text form that device URLs carry.
 //! `emu:size=1g,lba=4096,queues=4` is the struct's text after `emu:`.
+use crate::abilities::Abilities;
 use crate::sgl::SglSupport;
 use crate::text::{nearest, number, parse_duration, size};
 use crate::{EmulatorError, Fault, Referee};
@@ -90,6 +91,10 @@ impl NamespaceConfig {
 /// | `mqes` (`depth`) | entries of the longest queue, 2 to 65536 | `1024` |
 /// | `dbbuf` | shadow doorbells: `on`, `off` | `on` |
 /// | `sgl` | scatter gather lists: `off`, `dword` (data blocks of whole dwords), `byte` | `byte` |
+/// | `oncs` | optional NVM commands, as in identify: `0xdd` is all there are | `0xdd` |
+/// | `format`, `effects` | Format NVM; the Commands Supported and Effects log: `on`, `off` | `on` |
+/// | `vsl`, `wzsl` | longest Verify and Write Zeroes, as `mdts`; `0`: none | `0` |
+/// | `dmrl` | ranges of one Dataset Management command; `0`: 256 | `0` |
 /// | `vwc` | volatile write cache: `on`, `off` | `on` |
 /// | `awun`, `awupf` | atomic write units in blocks, counted from 0 | `0` |
 /// | `dstrd` | doorbell stride, 0 to 15 | `0` |
@@ -134,6 +139,8 @@ pub struct EmulatorConfig {
     pub max_queue_entries: u32,
     /// Doorbell Buffer Config is supported.
     pub dbbuf: bool,
+    /// Optional commands and their limits.
+    pub abilities: Abilities,
     /// Which scatter gather lists commands may have.
     pub sgl: SglSupport,
     /// A volatile write cache is reported.
@@ -181,6 +188,7 @@ impl Default for EmulatorConfig {
             queues: 16,
             max_queue_entries: 1024,
             dbbuf: true,
+            abilities: Abilities::default(),
             sgl: SglSupport::default(),
             vwc: true,
             awun: 0,
@@ -209,9 +217,9 @@ const NAMESPACE_KEYS: &[&str] = &[
 ];
 /// The keys of the controller.
 const CONTROLLER_KEYS: &[&str] = &[
-    "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "sgl", "vwc", "awun", "awupf",
-    "dstrd", "mpsmin", "mpsmax", "to_ms", "crto_ms", "enable", "step", "chunk", "seed", "fault",
-    "referee", "mappings",
+    "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "sgl", "oncs", "format", "effects",
+    "vsl", "wzsl", "dmrl", "vwc", "awun", "awupf", "dstrd", "mpsmin", "mpsmax", "to_ms", "crto_ms",
+    "enable", "step", "chunk", "seed", "fault", "referee", "mappings",
 ];
 const MAX_NAMESPACES: usize = 64;
 
@@ -350,6 +358,12 @@ impl FromStr for EmulatorConfig {
                 "queues" => config.queues = pair.within(1..=4096)?,
                 "mqes" | "depth" => config.max_queue_entries = pair.within(2..=65536)?,
                 "dbbuf" => config.dbbuf = pair.switch()?,
+                "oncs" => config.abilities.oncs = pair.within(0..=0xffff)?,
+                "format" => config.abilities.format = pair.switch()?,
+                "effects" => config.abilities.effects = pair.switch()?,
+                "vsl" => config.abilities.vsl = pair.within(0..=16)?,
+                "wzsl" => config.abilities.wzsl = pair.within(0..=16)?,
+                "dmrl" => config.abilities.dmrl = pair.within(0..=255)?,
                 "sgl" => {
                     config.sgl = match pair.value {
                         "off" => SglSupport::Off,
@@ -519,7 +533,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config: EmulatorConfig = "size=8m,lba=4096,ns=3,ns2.size=4m,ns3.media=null,mdts=3,\
-            queues=4,mqes=64,dbbuf=off,sgl=dword,vwc=off,awun=7,awupf=3,nawun=15,dstrd=2,mpsmin=1,mpsmax=2,\
+            queues=4,mqes=64,dbbuf=off,sgl=dword,oncs=0x9,format=off,effects=off,vsl=1,wzsl=2,dmrl=3,vwc=off,awun=7,awupf=3,nawun=15,dstrd=2,mpsmin=1,mpsmax=2,\
             to_ms=1000,crto_ms=2500,enable=3ms,step=on,chunk=64,seed=9,fault=drop@op=read+nth=2,\
             fault=delay:1ms,referee=on,mappings=5,serial=S 1,ns2.csi=2"
             .parse()
@@ -538,6 +552,15 @@ mod tests {
             (3, 4, 64)
         );
         assert_eq!(config.sgl, SglSupport::Dword);
+        let abilities = Abilities {
+            oncs: 9,
+            format: false,
+            effects: false,
+            vsl: 1,
+            wzsl: 2,
+            dmrl: 3,
+        };
+        assert_eq!(config.abilities, abilities);
         assert_eq!(
             (config.dbbuf, config.vwc, config.awun, config.awupf),
             (false, false, 7, 3)

@@ -1,6 +1,7 @@
 //! The controller as a pure state machine: all its state, and what one step does with it.
 //! Batches for speed, single micro-operations drawn from a seed for simulation, one set of parts.
 use crate::EmulatorError;
+use crate::abilities::Abilities;
 use crate::admin::{Events, Features, Reaction};
 use crate::bus::{Bus, Who};
 use crate::config::EmulatorConfig;
@@ -46,6 +47,9 @@ pub(crate) struct Supports {
     pub(crate) queue_entries: u32,
     /// MDTS in bytes.
     max_bytes: u64,
+    pub(crate) abilities: Abilities,
+    /// CAP.MPSMIN, in which limits are counted.
+    pub(crate) smallest_page_bytes: u64,
     sgl: SglSupport,
     enable_time: Duration,
     stepped: bool,
@@ -144,6 +148,8 @@ impl Machine {
             queues: config.queues,
             queue_entries: config.max_queue_entries,
             max_bytes,
+            abilities: config.abilities,
+            smallest_page_bytes: 4096 << config.mpsmin,
             sgl: config.sgl,
             enable_time: config.enable_time,
             stepped: config.stepped,

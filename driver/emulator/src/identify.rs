@@ -1,14 +1,15 @@
 //! The identify pages that this controller answers with, made from its configuration.
 //! Identifiers differ between controllers and are stable from run to run: they are derived from
 //! the serial number, and that from the seed and the medium's file or the controller's number.
+use crate::abilities::Abilities;
 use crate::config::EmulatorConfig;
 use crate::namespace::{FORMAT_SHIFTS, Namespace};
 use std::sync::atomic::{AtomicU64, Ordering};
 use underpin_dma::rt::Rng;
 use underpin_nvme_spec::admin::{Cns, Identify};
 use underpin_nvme_spec::identify::{
-    Descriptor, IdentifyController, IdentifyNamespace, LbaFormat, NamespaceDescriptors,
-    NamespaceList,
+    Descriptor, IdentifyController, IdentifyNamespace, IdentifyNvmController, LbaFormat,
+    NamespaceDescriptors, NamespaceList,
 };
 use underpin_nvme_spec::registers::Vs;
 use underpin_nvme_spec::{Nsid, Status};
@@ -20,6 +21,7 @@ pub(crate) const VERSION: Vs = Vs::new(2, 0, 0);
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     controller: Box<IdentifyController>,
+    limits: Box<IdentifyNvmController>,
     /// Of all identifiers.
     seed: u64,
     /// As identify has it: of the controller, for namespaces without their own.
@@ -43,8 +45,11 @@ impl Identity {
         page.set_cntlid(1);
         page.set_ver(VERSION.0);
         page.set_cntrltype(1);
+        let Abilities {
+            format, effects, ..
+        } = config.abilities;
         // Format NVM; Doorbell Buffer Config.
-        page.set_oacs(1 << 1 | if config.dbbuf { 1 << 8 } else { 0 });
+        page.set_oacs(u16::from(format) << 1 | u16::from(config.dbbuf) << 8);
         page.set_acl(3);
         page.set_aerl(crate::admin::ASYNC_EVENTS - 1);
         // Namespace attribute notices.
@@ -54,11 +59,10 @@ impl Identity {
         // One firmware slot, which cannot be written.
         page.set_frmw(1 << 1 | 1);
         // Commands Supported and Effects; lengths and offsets beyond twelve bits.
-        page.set_lpa(1 << 1 | 1 << 2);
+        page.set_lpa(u8::from(effects) << 1 | 1 << 2);
         page.set_elpe((crate::health::ERROR_ENTRIES - 1) as u8);
         page.set_wctemp(crate::health::TOO_WARM);
-        // Compare, Dataset Management, Write Zeroes, saved features, Timestamp, Verify.
-        page.set_oncs(1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6 | 1 << 7);
+        page.set_oncs(config.abilities.oncs());
         // A format erases one namespace or all; cryptographic erasure is there.
         page.set_fna(1 << 2);
         // Namespaces can be write-protected.
@@ -74,6 +78,7 @@ impl Identity {
         page.set_sgls(config.sgl.sgls().0);
         Self {
             controller: page,
+            limits: Box::new(config.abilities.page()),
             seed,
             awun: config.awun,
             awupf: config.awupf,
@@ -129,7 +134,9 @@ impl Identity {
             Cns::COMMAND_SET_NAMESPACE if command.csi == NVM_COMMAND_SET => {
                 namespace().map(|_| [0; 4096])
             }
-            Cns::COMMAND_SET_CONTROLLER if command.csi == NVM_COMMAND_SET => Ok([0; 4096]),
+            Cns::COMMAND_SET_CONTROLLER if command.csi == NVM_COMMAND_SET => {
+                Ok(*self.limits.as_bytes())
+            }
             _ => Err(Status::INVALID_FIELD.with_do_not_retry()),
         }
     }

@@ -14,6 +14,7 @@
 //!   run in simulation can be repeated.
 #![forbid(unsafe_code)]
 
+mod abilities;
 mod admin;
 mod bar;
 mod bus;
@@ -44,6 +45,7 @@ mod task;
 mod text;
 mod walk;
 
+pub use abilities::Abilities;
 pub use admin::Notice;
 pub use config::{EmulatorConfig, Media, NamespaceConfig};
 pub use emulator::{Emulator, InlineCore};

@@ -28,7 +28,13 @@ fn log<const N: usize>(host: &mut Host, lid: LogId) -> Box<[u8; N]> {
 /// configured: what it lists is there, and nothing else is.
 #[test]
 fn the_effects_log_lists_what_is_there() {
-    for text in ["size=1m", "size=1m,dbbuf=off", "size=1m,step=on"] {
+    for text in [
+        "size=1m",
+        "size=1m,dbbuf=off,format=off",
+        "size=1m,step=on",
+        "size=1m,oncs=0x5",
+        "size=1m,oncs=0xffff",
+    ] {
         let mut host = Host::up(config(text), Mode::Thread);
         let effects = CommandEffectsLog::from_bytes(&log(&mut host, LogId::COMMAND_EFFECTS));
         for opcode in (0..=u8::MAX).map(AdminOpcode) {

@@ -1,6 +1,7 @@
 //! Get and Set Features (Base 2.0, 5.15 and 5.27): the number of queues, the write cache, write
 //! protection, and values that are only kept. Some can be saved over resets.
 use super::{INVALID_FIELD, Reaction};
+use crate::abilities::{SAVE, TIMESTAMP};
 use crate::core::Machine;
 use crate::intake::Intake;
 use underpin_nvme_spec::admin::{
@@ -110,6 +111,12 @@ impl Machine {
         if command.save && !can_be_saved(command.fid) {
             return Status::FEATURE_NOT_SAVEABLE.with_do_not_retry().into();
         }
+        let abilities = &self.supports.abilities;
+        let lacks = command.save && !abilities.has(SAVE)
+            || command.fid == FeatureId::TIMESTAMP && !abilities.has(TIMESTAMP);
+        if lacks {
+            return INVALID_FIELD.into();
+        }
         if let Some(len_bytes) = data_bytes(command.fid, command.cdw11) {
             return Reaction::Take(Intake::new(sqe, len_bytes, &self.limits));
         }
@@ -210,7 +217,10 @@ impl Machine {
     pub(super) fn get_features(&mut self, sqe: &Sqe) -> Reaction {
         let command = GetFeatures::from_sqe(sqe);
         let id = command.fid;
-        if id == FeatureId::VOLATILE_WRITE_CACHE && !self.supports.vwc {
+        let abilities = &self.supports.abilities;
+        let lacks = id == FeatureId::VOLATILE_WRITE_CACHE && !self.supports.vwc
+            || id == FeatureId::TIMESTAMP && !abilities.has(TIMESTAMP);
+        if lacks {
             return INVALID_FIELD.into();
         }
         if command.sel == FeatureSelect::SUPPORTED {

@@ -21,13 +21,11 @@ const ADMIN: &[(AdminOpcode, CommandEffects)] = &[
     (AdminOpcode::SET_FEATURES, READS),
     (AdminOpcode::GET_FEATURES, READS),
     (AdminOpcode::ASYNC_EVENT_REQUEST, READS),
-    (
-        AdminOpcode::FORMAT_NVM,
-        WRITES
-            .with(CommandEffects::NAMESPACE_CAPABILITY)
-            .with_exclusive(1),
-    ),
 ];
+
+const FORMATS: CommandEffects = WRITES
+    .with(CommandEffects::NAMESPACE_CAPABILITY)
+    .with_exclusive(1);
 
 /// The I/O commands that there are.
 const IO: &[(NvmOpcode, CommandEffects)] = &[
@@ -51,7 +49,9 @@ impl Machine {
             }
             LogId::FIRMWARE => firmware().as_bytes().to_vec(),
             LogId::CHANGED_NAMESPACES => self.changed_namespaces().as_bytes().to_vec(),
-            LogId::COMMAND_EFFECTS => self.effects().as_bytes().to_vec(),
+            LogId::COMMAND_EFFECTS if self.supports.abilities.effects => {
+                self.effects().as_bytes().to_vec()
+            }
             _ => return Status::INVALID_LOG_PAGE.with_do_not_retry().into(),
         };
         // All of them are the controller's, and none is a namespace's.
@@ -79,7 +79,11 @@ impl Machine {
         if self.supports.dbbuf {
             log.set_admin(AdminOpcode::DOORBELL_BUFFER_CONFIG, READS);
         }
-        for &(opcode, effects) in IO {
+        let abilities = &self.supports.abilities;
+        if abilities.format {
+            log.set_admin(AdminOpcode::FORMAT_NVM, FORMATS);
+        }
+        for &(opcode, effects) in IO.iter().filter(|(opcode, _)| abilities.has_io(*opcode)) {
             log.set_io(opcode, effects);
         }
         log

@@ -13,6 +13,12 @@ impl Machine {
         if let Err(status) = self.place_of(command.nsid) {
             return status.into();
         }
+        let limit = self.supports.abilities.dmrl;
+        if limit != 0 && command.ranges > u16::from(limit) {
+            return Status::COMMAND_SIZE_LIMIT_EXCEEDED
+                .with_do_not_retry()
+                .into();
+        }
         let len_bytes = usize::from(command.ranges) * DsmRange::LEN_BYTES;
         Reaction::Take(Intake::new(sqe, len_bytes, &self.limits))
     }

@@ -40,15 +40,17 @@ impl Machine {
         if sqe.fuse() != 0 || !self.limits.sgl.takes(sqe.psdt()) {
             return INVALID_FIELD.into();
         }
-        match NvmOpcode(sqe.opcode()) {
+        let opcode = NvmOpcode(sqe.opcode());
+        if !self.supports.abilities.has_io(opcode) {
+            self.stats.io_other += 1;
+            return Status::INVALID_OPCODE.with_do_not_retry().into();
+        }
+        match opcode {
             NvmOpcode::COMPARE => self.compare(sqe),
             NvmOpcode::WRITE_ZEROES => self.write_zeroes(sqe).into(),
             NvmOpcode::DATASET_MANAGEMENT => self.dataset_management(sqe),
             NvmOpcode::VERIFY => self.verify(sqe).into(),
-            _ => {
-                self.stats.io_other += 1;
-                Status::INVALID_OPCODE.with_do_not_retry().into()
-            }
+            _ => Status::INTERNAL_ERROR.into(),
         }
     }
 

@@ -1,7 +1,8 @@
 //! Write Zeroes (NVM Command Set 1.0, 3.2.8): blocks that read as zeroes, with or without room of
 //! their own.
 use super::other::Part;
-use super::read_back;
+use super::{INVALID_FIELD, read_back};
+use crate::abilities::within;
 use crate::core::Machine;
 use crate::namespace::Namespace;
 use underpin_nvme_spec::nvm::WriteZeroes;
@@ -12,6 +13,10 @@ impl Machine {
         self.stats.write_zeroes += 1;
         let command = WriteZeroes::from_sqe(sqe);
         let part = self.part_of(sqe)?;
+        let limit = self.supports.abilities.wzsl;
+        if !within(part.len_bytes, limit, self.supports.smallest_page_bytes) {
+            return Err(INVALID_FIELD);
+        }
         let durable = command.blocks.fua || self.limits.write_through;
         let namespace = self.namespace_at(part.namespace)?;
         namespace.clear(part, command.deallocate, durable)
