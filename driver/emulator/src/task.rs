@@ -16,7 +16,7 @@ const LOCKS: usize = 16;
 const LOOKS: usize = 16;
 
 /// How long a doorbell in a page that a peer writes may stay unseen.
-const WATCH: Duration = Duration::from_micros(900);
+const WATCH: Duration = Duration::from_millis(1);
 
 /// The controller and what it shares with its handle.
 #[derive(Debug)]
