@@ -87,13 +87,9 @@ impl VfioUser {
         let timeout = options.timeout;
         let connected = Client::connect(path, ClientOptions { timeout });
         let client = connected.map_err(|error| fail(error.to_string()))?;
-        let bar0 = client.is_pci().and_then(|is_pci| {
-            Ok((
-                is_pci,
-                client.region_info(BAR0)?,
-                client.irq_info(irq::MSIX)?,
-            ))
-        });
+        let bar0 = client
+            .is_pci()
+            .and_then(|is_pci| Ok((is_pci, client.region_info(BAR0)?, msix(&client)?)));
         let (is_pci, bar0, msix) = bar0.map_err(|error| fail(error.to_string()))?;
         let both = region_flags::READ | region_flags::WRITE;
         if !is_pci || bar0.size < LEAST_BAR0_BYTES || bar0.flags & both != both {
@@ -249,6 +245,14 @@ impl Transport for VfioUser {
         }
         self.context.severed.store(true, Ordering::Release);
         Ok(())
+    }
+}
+
+/// MSI-X as the server has it; one that knows of none has none.
+fn msix(client: &Client) -> Result<IrqInfo, underpin_vfio_user::Error> {
+    match client.irq_info(irq::MSIX) {
+        Err(underpin_vfio_user::Error::Refused { .. }) => Ok(IrqInfo::default()),
+        other => other,
     }
 }
 

@@ -19,6 +19,9 @@ use underpin_dma::rt::Instant;
 pub(crate) const MOST_FDS: usize = 64;
 /// The most bytes of one access, which is also what we tell peers.
 pub(crate) const MOST_DATA_BYTES: usize = 64 << 10;
+/// Messages or pieces taken in one go, before clocks and other descriptors are looked at again: a
+/// peer may send without end.
+pub(crate) const AT_ONCE: usize = 64;
 /// The longest message: an access with its header, and room for any other body.
 pub(crate) const MOST_MESSAGE_BYTES: usize = MOST_DATA_BYTES + 4096;
 
@@ -187,7 +190,10 @@ impl Inbox {
     /// Drops what comes until the peer closes its side. True when it has.
     pub(crate) fn drain(&mut self, socket: &UnixStream) -> bool {
         let mut scrap = [0; 4096];
-        while !self.ended {
+        for _ in 0..AT_ONCE {
+            if self.ended {
+                break;
+            }
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -196,10 +202,10 @@ impl Inbox {
                 Ok(received) if received.bytes > 0 => {}
                 Ok(_) | Err(Errno::CONNRESET) => self.ended = true,
                 Err(Errno::INTR) => {}
-                Err(_) => return false,
+                Err(_) => break,
             }
         }
-        true
+        self.ended
     }
 }
 

@@ -1,7 +1,7 @@
 //! The client's side: requests from any thread, several in flight, each with its deadline.
 //! The first failure ends the connection for everybody; whether the server has ended is proven
 //! by its side of the socket being closed, or by its reply to a reset.
-use crate::channel::{Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
+use crate::channel::{AT_ONCE, Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
 use crate::connect::connect_now;
 use crate::message::{
     self, DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, RegionAccess, RegionHead, SetIrqs,
@@ -513,7 +513,7 @@ impl Client {
     }
 
     fn take(&self, replies: &mut Replies, now: Instant) -> Result<(), Error> {
-        loop {
+        for _ in 0..AT_ONCE {
             let came = replies.inbox.poll(&self.socket, now);
             if replies.inbox.has_ended() {
                 self.ended.store(true, Ordering::Release);
@@ -526,6 +526,7 @@ impl Client {
                 Err(error) => return Err(self.fail(error)),
             }
         }
+        Ok(())
     }
 
     /// Puts a reply where its request finds it.

@@ -1,6 +1,6 @@
 //! The server's side: one client after another, and what a device must be able to do for them.
 //! A client that breaks the protocol, dribbles or reads no replies is let go; the next is served.
-use crate::channel::{Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
+use crate::channel::{AT_ONCE, Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
 use crate::client::{MAJOR, MINOR};
 use crate::message::{
     self, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionHead, SetIrqs, VersionHead,
@@ -90,7 +90,8 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(5),
-            max_dma_maps: 4096,
+            // Each has a descriptor, of which a process has 1024 by default.
+            max_dma_maps: 768,
         }
     }
 }
@@ -220,18 +221,26 @@ impl Session {
     fn run(&mut self, device: &mut dyn Device, stop: BorrowedFd<'_>) -> Result<Woken, Error> {
         let mut greeting = Some(Instant::now() + self.options.timeout);
         loop {
-            while let Some(message) = self.inbox.poll(&self.socket, Instant::now())? {
+            let mut taken = 0;
+            while taken < AT_ONCE
+                && let Some(message) = self.inbox.poll(&self.socket, Instant::now())?
+            {
+                taken += 1;
                 self.answer(device, message)?;
                 self.flush(stop)?;
                 if self.greeted {
                     greeting = None;
                 }
             }
-            let deadline = self.inbox.deadline().or(greeting);
+            let deadline = match taken {
+                // There may be more; but whoever wants us to stop is heard.
+                AT_ONCE => Some(Instant::START),
+                _ => self.inbox.deadline().or(greeting),
+            };
             match wait_for(self.socket.as_fd(), PollFlags::IN, stop, deadline)? {
                 Woken::Ready => {}
                 Woken::Stopped => return Ok(Woken::Stopped),
-                Woken::Late if greeting.is_some() => {
+                Woken::Late if greeting.is_some() && taken < AT_ONCE => {
                     return Err(Error::Timeout {
                         what: "the client's first message".to_owned(),
                         timeout: self.options.timeout,

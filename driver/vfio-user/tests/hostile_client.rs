@@ -264,8 +264,18 @@ fn a_server_survives_every_client_and_leaks_nothing() {
     drop(socket);
     is_served(&path);
     clients += 1;
+    // One that writes without end and wants no replies does not keep the server from stopping.
+    let mut socket = UnixStream::connect(&path).unwrap();
+    greet(&mut socket);
+    clients += 1;
+    let flood = rt::thread::spawn("flood", move || {
+        let write = message(1, 10, 1 << 4, &words(&[0, 0, 0, 4, 7]));
+        while socket.write_all(&write.repeat(100)).is_ok() {}
+    })
+    .unwrap();
     (&stop).write_all(&[1]).unwrap();
     let (gone, stopped) = server.join().unwrap();
+    flood.join().unwrap();
     assert_eq!(gone, clients, "every client was cleaned up after");
     assert!(!path.exists(), "the socket is removed");
     assert_eq!(open_fds(), before, "descriptors were left open");

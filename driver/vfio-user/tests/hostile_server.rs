@@ -279,6 +279,14 @@ const SCRIPTS: &[(&str, Script, Expected)] = &[
         },
         |e| matches!(e, Error::Protocol(_) | Error::Timeout { .. }),
     ),
+    (
+        "it asks without end and wants no answer",
+        |socket| {
+            let chatter = message(1, 11, 1 << 4, &[0; 16]).repeat(100);
+            while socket.write_all(&chatter).is_ok() {}
+        },
+        |e| matches!(e, Error::Timeout { .. }),
+    ),
 ];
 
 /// The client's first requests, as a driver makes them.
