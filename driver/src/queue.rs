@@ -145,7 +145,7 @@ impl<B> Queue<B> {
         Ok(Self {
             qid: spec.qid,
             submissions: SubmissionRing::new(space, transport, sq)?,
-            completions: CompletionRing::new(space, transport, cq, spec.depth)?,
+            completions: CompletionRing::new(space, transport, cq, spec.qid, spec.depth)?,
             slots: Slots::new(spec.depth),
             kept: 0,
             lists,
@@ -252,15 +252,15 @@ impl<B> Queue<B> {
         self.ring();
         let mut told = 0;
         while told < budget {
-            let Some((cqe, is_plain)) = self.completions.take(self.qid) else {
-                break;
-            };
+            let seen = self.completions.look();
             // The common case: the one command of its request has ended well.
-            if is_plain && self.is_in_ring(cqe) {
-                let finished = self.slots.finish(cqe.cid(), |token, buffer| {
+            if self.completions.is_plain(seen) && self.is_in_ring(seen) {
+                let completions = &mut self.completions;
+                let finished = self.slots.finish(seen.cid(), |token, buffer| {
+                    completions.consume();
                     ended(Ended {
                         token,
-                        outcome: Outcome::Done { dw0: cqe.dw0() },
+                        outcome: Outcome::Done { dw0: seen.dw0() },
                         buffer,
                     });
                 });
@@ -269,7 +269,11 @@ impl<B> Queue<B> {
                     continue;
                 }
             }
-            match self.complete_slowly(cqe, &mut ended) {
+            if !self.completions.is_there(seen) {
+                break;
+            }
+            self.completions.consume();
+            match self.complete_slowly(seen, &mut ended) {
                 Ok(ends) => told += ends,
                 Err(failure) => {
                     self.fail(failure);
@@ -527,9 +531,10 @@ impl<B: Payload> Queue<B> {
         };
         // The device does not see the entry before the next ring, so the order of the two does
         // not matter to it; this one needs fewer registers.
-        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
-        let token = Token(self.submissions.write(sqe));
+        let token = Token(self.submissions.written() + 1);
         slot.lead(token, transfer.describe(), Some(buffer));
+        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
+        self.submissions.write(sqe);
         Ok(token)
     }
 

@@ -4,7 +4,7 @@ use crate::dma::{DmaBuf, DmaSpace, Iova, Records, barrier};
 use crate::doorbell::{Doorbell, Shadow};
 use crate::{Error, Transport, TransportError};
 use std::sync::Arc;
-use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe};
+use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe, Status};
 
 /// What a ring is made of.
 pub(crate) struct RingSpec {
@@ -48,14 +48,13 @@ impl RingSpec {
 #[derive(Debug)]
 pub(crate) struct SubmissionRing {
     entries: Records<8>,
-    /// What was written since the last ring, each entry at its place in the ring.
+    /// What was written since the last ring, in order, and how much of it there is.
     staged: Vec<[u64; 8]>,
-    tail: u16,
-    /// The tail that the device was last told.
-    told: u16,
+    pending: usize,
+    /// The tail that the device was last told, and the entries written until then.
+    tail: usize,
+    told: u64,
     bell: Doorbell,
-    /// Entries written in the laps before this one.
-    earlier_laps: u64,
     /// Times that it was rung.
     rings: u64,
     /// Kept as long as the device may use it.
@@ -71,11 +70,11 @@ impl SubmissionRing {
         let (memory, entries, bell) = spec.make(space, transport)?;
         Ok(Self {
             staged: vec![[0; 8]; entries.count()],
+            pending: 0,
             entries,
             tail: 0,
             told: 0,
             bell,
-            earlier_laps: 0,
             rings: 0,
             memory,
         })
@@ -93,7 +92,7 @@ impl SubmissionRing {
     /// Entries written since the ring was made.
     #[inline(always)]
     pub(crate) const fn written(&self) -> u64 {
-        self.earlier_laps + self.tail as u64
+        self.told + self.pending as u64
     }
 
     pub(crate) const fn rings(&self) -> u64 {
@@ -108,14 +107,10 @@ impl SubmissionRing {
     /// entries than the queue has slots. Returns the entry's number, counted from 1.
     #[inline(always)]
     pub(crate) fn write(&mut self, sqe: Sqe) -> u64 {
-        if let Some(place) = self.staged.get_mut(usize::from(self.tail)) {
-            *place = sqe.as_u64s();
-        }
         let number = self.written() + 1;
-        self.tail += 1;
-        if usize::from(self.tail) == self.entries.count() {
-            self.tail = 0;
-            self.earlier_laps = number;
+        if let Some(place) = self.staged.get_mut(self.pending) {
+            *place = sqe.as_u64s();
+            self.pending += 1;
         }
         number
     }
@@ -123,26 +118,27 @@ impl SubmissionRing {
     /// Tells the device of what was written since the last ring.
     #[inline(always)]
     pub(crate) fn ring(&mut self) -> Result<(), TransportError> {
-        if self.tail == self.told {
+        if self.pending == 0 {
             return Ok(());
         }
         self.move_staged();
-        self.told = self.tail;
         self.rings += 1;
-        self.bell.ring(self.tail)
+        self.bell.ring(self.tail as u16)
     }
 
     /// Moves the entries that the device was not told of into the ring.
     #[inline(always)]
-    fn move_staged(&self) {
-        let (mut told, tail) = (usize::from(self.told), usize::from(self.tail));
-        if tail < told {
-            let rest = self.staged.get(told..).unwrap_or(&[]);
-            self.entries.write_run(told, rest);
-            told = 0;
+    fn move_staged(&mut self) {
+        let mut rest = self.staged.get(..self.pending).unwrap_or(&[]);
+        if let Some((lap, next)) = rest.split_at_checked(self.entries.count() - self.tail) {
+            self.entries.write_run(self.tail, lap);
+            self.tail = 0;
+            rest = next;
         }
-        let rest = self.staged.get(told..tail).unwrap_or(&[]);
-        self.entries.write_run(told, rest);
+        self.entries.write_run(self.tail, rest);
+        self.tail += rest.len();
+        self.told += self.pending as u64;
+        self.pending = 0;
     }
 }
 
@@ -150,11 +146,15 @@ impl SubmissionRing {
 #[derive(Debug)]
 pub(crate) struct CompletionRing {
     entries: Records<2>,
-    head: u16,
+    head: usize,
     phase: bool,
+    /// The second word of a completion that comes next in the ring, tells of success and is of the
+    /// queue's own submission queue, but for what differs from one to the next.
+    plain: u64,
+    sqid: Qid,
     bell: Doorbell,
     /// The head that the device was last told.
-    told: u16,
+    told: usize,
     /// Tell it at the latest after so many: the completion queue is longer than what can be in
     /// flight, so that a doorbell serves several polls and the queue still never fills.
     acknowledge_every: usize,
@@ -164,12 +164,22 @@ pub(crate) struct CompletionRing {
     memory: DmaBuf,
 }
 
+/// What a completion's second word has in common with all of its kind: submission queue, phase and
+/// status.
+const KIND: u64 = Cqe::new(0, 0, 0, Qid(u16::MAX), Cid(0), true, Status(0x7fff)).as_u64s()[1];
+
+/// The kind that is expected: success.
+const fn plain(sqid: Qid, phase: bool) -> u64 {
+    Cqe::new(0, 0, 0, sqid, Cid(0), phase, Status::SUCCESS).as_u64s()[1]
+}
+
 impl CompletionRing {
-    /// A ring of a queue with at most `depth` commands in flight.
+    /// A ring of submission queue `sqid`, with at most `depth` commands in flight.
     pub(crate) fn new(
         space: &DmaSpace,
         transport: &Arc<dyn Transport>,
         spec: RingSpec,
+        sqid: Qid,
         depth: u16,
     ) -> Result<Self, Error> {
         // One less than the ring has, so that a whole lap is never taken for none.
@@ -179,6 +189,8 @@ impl CompletionRing {
             entries,
             head: 0,
             phase: true,
+            plain: plain(sqid, true),
+            sqid,
             bell,
             told: 0,
             acknowledge_every,
@@ -202,9 +214,12 @@ impl CompletionRing {
     /// Completions consumed since the device was last told.
     #[inline(always)]
     fn unacknowledged(&self) -> usize {
-        let (head, told) = (usize::from(self.head), usize::from(self.told));
-        let lap = if head < told { self.entries.count() } else { 0 };
-        head + lap - told
+        let lap = if self.head < self.told {
+            self.entries.count()
+        } else {
+            0
+        };
+        self.head + lap - self.told
     }
 
     /// Completions consumed since the ring was made.
@@ -215,31 +230,48 @@ impl CompletionRing {
     /// True when the device has written a completion that was not consumed yet.
     #[inline]
     pub(crate) fn has_next(&self) -> bool {
-        let high = self.entries.read_word(usize::from(self.head), 1);
-        Cqe::from_u64s([0, high]).phase() == self.phase
+        self.is_there(self.look())
     }
 
-    /// Consumes the next completion, if the device has written it. With it comes whether it tells
-    /// of success and is of submission queue `sqid`.
+    /// What lies at the head, there or not.
     #[inline(always)]
-    pub(crate) fn take(&mut self, sqid: Qid) -> Option<(Cqe, bool)> {
-        let entry = self.entries.record(usize::from(self.head));
+    pub(crate) fn look(&self) -> Cqe {
+        let entry = self.entries.record(self.head);
         // One 64-bit load takes phase, status, identifier and head pointer together.
         let high = entry.load(1);
-        let seen = Cqe::from_u64s([0, high]);
-        let is_plain = seen.is_success_of(sqid, self.phase);
-        if !is_plain && seen.phase() != self.phase {
-            return None;
-        }
         // The rest of the entry, and the data it announces, are read after the phase.
         barrier::read();
-        let cqe = Cqe::from_u64s([entry.load(0), high]);
+        Cqe::from_u64s([entry.load(0), high])
+    }
+
+    /// True when the device has written what was seen.
+    #[inline(always)]
+    pub(crate) fn is_there(&self, seen: Cqe) -> bool {
+        seen.phase() == self.phase
+    }
+
+    /// True when it has, and what was seen tells of success and is of the queue's own submission
+    /// queue: all as one comparison.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self, seen: Cqe) -> bool {
+        seen.as_u64s()[1] & KIND == self.plain
+    }
+
+    /// Goes on to the next completion.
+    #[inline(always)]
+    pub(crate) const fn consume(&mut self) {
         self.head += 1;
-        if usize::from(self.head) == self.entries.count() {
-            self.head = 0;
-            self.phase = !self.phase;
+        if self.head == self.entries.count() {
+            self.turn();
         }
-        Some((cqe, is_plain))
+    }
+
+    /// Begins the next lap.
+    #[inline(always)]
+    const fn turn(&mut self) {
+        self.head = 0;
+        self.phase = !self.phase;
+        self.plain = plain(self.sqid, self.phase);
     }
 
     /// Tells the device how far the host has read, when that is due.
@@ -251,7 +283,7 @@ impl CompletionRing {
         }
         self.acknowledged += unacknowledged as u64;
         self.told = self.head;
-        self.bell.ring(self.head)
+        self.bell.ring(self.head as u16)
     }
 
     /// What the completions that the device has written, and nobody has consumed yet, name.
@@ -259,7 +291,7 @@ impl CompletionRing {
     pub(crate) fn unread(&self) -> Vec<Cid> {
         let count = self.entries.count();
         let entry = |ahead: usize| {
-            let at = usize::from(self.head) + ahead;
+            let at = self.head + ahead;
             let (index, phase) = match at.checked_sub(count) {
                 None => (at, self.phase),
                 Some(wrapped) => (wrapped, !self.phase),

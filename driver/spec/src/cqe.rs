@@ -138,27 +138,6 @@ impl Cqe {
         self.0[3] & 1 << 16 != 0
     }
 
-    /// True when it has this `phase`, tells of success and comes from submission queue `sqid`: all
-    /// at once, as hosts ask it of every completion.
-    ///
-    /// ```
-    /// use underpin_nvme_spec::{Cid, Cqe, Qid, Status};
-    ///
-    /// let done = |sqid, status| Cqe::new(7, 0, 5, sqid, Cid(9), true, status);
-    /// assert!(done(Qid(1), Status::SUCCESS).is_success_of(Qid(1), true));
-    /// assert!(!done(Qid(1), Status::SUCCESS).is_success_of(Qid(1), false));
-    /// assert!(!done(Qid(2), Status::SUCCESS).is_success_of(Qid(1), true));
-    /// assert!(!done(Qid(1), Status::LBA_OUT_OF_RANGE).is_success_of(Qid(1), true));
-    /// ```
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_success_of(&self, sqid: Qid, phase: bool) -> bool {
-        let places = Self::new(0, 0, 0, Qid(u16::MAX), Cid(0), true, Status(0x7fff));
-        let wanted = Self::new(0, 0, 0, sqid, Cid(0), phase, Status::SUCCESS);
-        let [_, word] = self.as_u64s();
-        word & places.as_u64s()[1] == wanted.as_u64s()[1]
-    }
-
     /// Status field, without the phase tag.
     #[inline(always)]
     #[must_use]
