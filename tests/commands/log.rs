@@ -1,8 +1,8 @@
 //! Log pages.
 use crate::support::Rig;
 use std::time::Duration;
-use underpin::nvme::{ControllerOptions, Error, LogRequest, Status};
-use underpin::spec::admin::LogId;
+use underpin::nvme::{ControllerOptions, Error, FeatureRequest, LogRequest, Status};
+use underpin::spec::admin::{FeatureId, LogId};
 use underpin::spec::{Nsid, NvmOpcode};
 
 /// A log page of no whole dwords, or one that the device cannot cut, is not asked for.
@@ -129,4 +129,31 @@ fn garbage_is_read_as_it_is() {
         drop(controller);
         rig.end();
     }
+}
+
+/// A log that is longer than a transfer is read in pieces, and only the last of them lets the next
+/// event through.
+#[test]
+fn a_long_log_is_read_in_pieces() {
+    let rig = Rig::new("size=1m");
+    let options = ControllerOptions {
+        max_transfer_bytes: 4096,
+        ..ControllerOptions::default()
+    };
+    let controller = rig.open(options).unwrap();
+    let unknown = FeatureRequest::new(FeatureId(0xc0));
+    for _ in 0..100 {
+        controller.feature(&unknown).unwrap_err();
+    }
+    let before = rig.emulator.stats().admin;
+    let errors = controller.error_log().unwrap();
+    assert_eq!(
+        rig.emulator.stats().admin,
+        before + 2,
+        "8 KiB in two pieces"
+    );
+    let counts: Vec<u64> = errors.iter().map(|entry| entry.error_count()).collect();
+    assert_eq!(counts, (1..=100).rev().collect::<Vec<u64>>());
+    drop(controller);
+    rig.end();
 }

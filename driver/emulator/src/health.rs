@@ -8,7 +8,7 @@ use underpin_nvme_spec::log::{CriticalWarning, ErrorLogEntry, SmartLog};
 use underpin_nvme_spec::{Sqe, Status, StatusType};
 
 /// Entries of the error log.
-pub(crate) const ERROR_ENTRIES: usize = 64;
+pub(crate) const ERROR_ENTRIES: usize = 128;
 /// Degrees that are comfortable, and those that are too many, in kelvins.
 const COMFORTABLE: u16 = 313;
 pub(crate) const TOO_WARM: u16 = 343;

@@ -16,6 +16,7 @@ fn log<const N: usize>(host: &mut Host, lid: LogId) -> Box<[u8; N]> {
         nsid: Nsid::ALL,
         len_bytes: N as u64,
         prp1: buf.iova().get(),
+        prp2: if N > 4096 { buf.iova().get() + 4096 } else { 0 },
         ..GetLogPage::default()
     };
     assert_eq!(host.admin(get.to_sqe()).status(), Status::SUCCESS);
@@ -67,14 +68,14 @@ fn the_effects_log_lists_what_is_there() {
 fn errors_are_remembered() {
     let mut host = Host::up(config("size=1m"), Mode::Thread);
     let mut pair = host.create(1, 8);
-    for lba in 0..70 {
+    for lba in 0..140 {
         let status = host.io(&mut pair, read(1, 5000 + lba, 1)).status();
         assert_eq!(status.code(), Status::LBA_OUT_OF_RANGE.code());
     }
-    let page = log::<4096>(&mut host, LogId::ERROR);
+    let page = log::<8192>(&mut host, LogId::ERROR);
     let entries: Vec<ErrorLogEntry> = ErrorLogEntry::entries(&*page).collect();
-    assert_eq!(entries.len(), 64);
-    for (entry, nth) in entries.iter().zip((0..70).rev()) {
+    assert_eq!(entries.len(), 128);
+    for (entry, nth) in entries.iter().zip((0..140).rev()) {
         assert_eq!(entry.error_count(), nth + 1);
         assert_eq!((entry.first_lba().0, entry.sqid()), (5000 + nth, 1));
         assert_eq!(entry.status().code(), Status::LBA_OUT_OF_RANGE.code());
@@ -83,7 +84,7 @@ fn errors_are_remembered() {
     let health = SmartLog::from_bytes(&log(&mut host, LogId::SMART));
     assert_eq!(
         (health.num_err_log_entries(), health.media_errors()),
-        (70, 0)
+        (140, 0)
     );
 }
 
