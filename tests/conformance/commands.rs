@@ -1,10 +1,12 @@
 //! Commands beyond reading and writing: logs, features, and raw ones of both kinds.
 use crate::harness::Verdict::Done;
 use crate::harness::{Device, Open, Test, Verdict, contents, lacks, pattern};
-use underpin::nvme::spec::admin::{FeatureId, LogId, TemperatureThreshold};
+use underpin::nvme::spec::admin::{EventMask, FeatureId, LogId, TemperatureThreshold};
 use underpin::nvme::spec::{AdminOpcode, NvmOpcode, Status};
-use underpin::nvme::{FeatureRequest, LogRequest, Passthrough, PassthroughData, WriteCache};
-use underpin::{CommandError, Error, Nsid};
+use underpin::nvme::{
+    BlockRange, FeatureRequest, LogRequest, Passthrough, PassthroughData, WriteCache,
+};
+use underpin::{CommandError, Error, Lba, Nsid};
 
 pub(crate) const TESTS: &[Test] = &[
     ("commands::error_log", error_log),
@@ -24,6 +26,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("commands::deallocate", deallocate),
     ("commands::verify", verify),
     ("commands::format", format),
+    ("commands::asked_by_name", asked_by_name),
+    ("commands::abort_in_flight", abort_in_flight),
+    ("commands::events_are_asked_for", events_are_asked_for),
+    (
+        "commands::namespaces_are_found_again",
+        namespaces_are_found_again,
+    ),
     ("commands::unknown_io_is_refused", unknown_io_is_refused),
     (
         "commands::unknown_admin_is_refused",
@@ -287,6 +296,134 @@ fn format(device: &Device) -> Verdict {
     open.namespace = last;
     open.write(40, 3, 9);
     open.expect(40, 3, 9);
+    Done
+}
+
+/// The same by the driver's own calls, which know what the device lacks.
+fn asked_by_name(device: &Device) -> Verdict {
+    let mut open: Open = Open::new(device);
+    let lba = open.lba_bytes();
+    let lacking = |error: Error| {
+        assert!(matches!(error, Error::NotSupported { .. }), "{error}");
+    };
+    open.write(60, 16, 1);
+    match open.namespace.compare(Lba(60), 16) {
+        Ok(io) => {
+            let mut buffer = open.blocks(16);
+            buffer.copy_from(0, &pattern(16 * lba, 1)).unwrap();
+            let mut buffer = open.queue.run(io, buffer).unwrap();
+            buffer.fill(0);
+            let token = open.queue.submit(io, buffer).unwrap();
+            let ended = open.queue.wait_for(token);
+            let Err(CommandError::Status { status, .. }) = ended.result else {
+                panic!("{:?}", ended.result);
+            };
+            assert_eq!(status.code(), Status::COMPARE_FAILURE.code());
+            assert!(ended.buffer.is_some());
+        }
+        Err(error) => lacking(error),
+    }
+    match open.namespace.verify(Lba(60), 16) {
+        Ok(io) => {
+            let token = open.queue.submit_bare(io).unwrap();
+            open.queue.wait_for(token).result.unwrap();
+        }
+        Err(error) => lacking(error),
+    }
+    match open.namespace.write_zeroes(Lba(62), 5) {
+        Ok(io) => {
+            let token = open.queue.submit_bare(io).unwrap();
+            open.queue.wait_for(token).result.unwrap();
+            let mut expected = pattern(16 * lba, 1);
+            expected[2 * lba..7 * lba].fill(0);
+            assert!(open.read(60, 16) == expected);
+        }
+        Err(error) => lacking(error),
+    }
+    let range = |lba, blocks| BlockRange {
+        lba: Lba(lba),
+        blocks,
+    };
+    match open.namespace.deallocate(&[range(70, 2), range(74, 1)]) {
+        Ok(request) => {
+            open.queue.deallocate(&request).unwrap();
+            let (read, old) = (open.read(72, 2), pattern(16 * lba, 1));
+            assert!(read == old[12 * lba..14 * lba], "between the ranges");
+        }
+        Err(error) => lacking(error),
+    }
+    Done
+}
+
+/// Whether or not the device is quick enough, each request ends once and gives its buffer back.
+fn abort_in_flight(device: &Device) -> Verdict {
+    let mut open: Open = Open::new(device);
+    for round in 0..10 {
+        let tokens: Vec<_> = (0..12)
+            .map(|nth| {
+                let io = open.namespace.read(Lba(nth), 1).unwrap();
+                let buffer = open.blocks(1);
+                open.queue.submit(io, buffer).unwrap()
+            })
+            .collect();
+        let answer = open.queue.abort(tokens[round]).unwrap();
+        assert!(answer.commands <= 1 && answer.aborted <= answer.commands);
+        for token in tokens {
+            let ended = open.queue.wait_for(token);
+            assert!(ended.buffer.is_some());
+            match ended.result {
+                Ok(()) => {}
+                Err(CommandError::Status { status, .. }) => {
+                    assert_eq!(status.code(), Status::ABORT_REQUESTED.code(), "{status}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(open.queue.in_flight(), 0);
+    }
+    Done
+}
+
+/// With requests for events posted, everything else goes on, and so does the end.
+fn events_are_asked_for(device: &Device) -> Verdict {
+    let mut open: Open = Open::new(device);
+    let wanted = EventMask::CRITICAL_WARNINGS.with(EventMask::NAMESPACES);
+    let events = open.controller.events(wanted).unwrap();
+    for tag in 0..20 {
+        open.write(tag, 2, tag);
+        open.expect(tag, 2, tag);
+        open.controller.smart_log().unwrap();
+        events.poll().unwrap();
+    }
+    assert_eq!(events.lost(), 0);
+    drop(events);
+    let Open {
+        queue,
+        namespace,
+        controller,
+        ..
+    } = open;
+    drop((queue, namespace));
+    controller.close().unwrap();
+    Done
+}
+
+fn namespaces_are_found_again(device: &Device) -> Verdict {
+    let mut open: Open = Open::new(device);
+    let before: Vec<_> = open.controller.namespaces().to_vec();
+    open.controller.rescan().unwrap();
+    let after = open.controller.namespaces().to_vec();
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(
+            (before.nsid(), before.len_bytes()),
+            (after.nsid(), after.len_bytes())
+        );
+    }
+    // The old handle is as good as the new one.
+    open.write(0, 1, 1);
+    open.namespace = after[0].clone();
+    open.expect(0, 1, 1);
     Done
 }
 

@@ -1,9 +1,12 @@
 //! Runs tests one after the other, judges what they skip, and counts. It understands as much of the
 //! test programs' command line as cargo-nextest uses, so that the suite runs like any other test.
+use crate::foreign::Foreign;
 use crate::skips::{self, Skips};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use tempfile::TempDir;
 use underpin::dma::rt::Instant;
+use underpin::dma::rt::sync::Mutex;
 use underpin::{
     Controller, ControllerOptions, DmaBuf, DmaSpace, Error, Lba, Namespace, Payload, QueueOptions,
     QueuePair,
@@ -25,10 +28,14 @@ pub(crate) fn lacks(what: impl Into<String>) -> Verdict {
 pub(crate) type Test = (&'static str, fn(&Device) -> Verdict);
 
 /// The device that is tested.
-#[derive(Debug)]
+///
+/// `foreign:CONFIG` is the emulator behind the `vfio_user` crate's server, in this process: somebody
+/// else's protocol code is between. That server has one client in its life, so each opening makes
+/// one.
 pub(crate) struct Device {
     url: String,
     second: Option<String>,
+    foreign: Mutex<Vec<(Foreign, TempDir)>>,
 }
 
 /// Two namespaces of different blocks, a transfer limit that is soon exceeded.
@@ -40,8 +47,13 @@ impl Device {
         let url = told("UNDERPIN_TEST_DEVICE").unwrap_or_else(|| EMBEDDED.to_owned());
         let second = told("UNDERPIN_TEST_DEVICE_2");
         // Another one in software costs nothing.
-        let second = second.or_else(|| url.starts_with("emu:").then(|| url.clone()));
-        Self { url, second }
+        let is_here = url.starts_with("emu:") || url.starts_with("foreign:");
+        let second = second.or_else(|| is_here.then(|| url.clone()));
+        Self {
+            url,
+            second,
+            foreign: Mutex::new(Vec::new()),
+        }
     }
 
     /// What its URL begins with.
@@ -49,12 +61,40 @@ impl Device {
         self.url.split(':').next().unwrap_or("")
     }
 
+    /// True when what is written ends with the controller.
+    pub(crate) fn forgets(&self) -> bool {
+        self.kind() == "foreign" || (self.kind() == "emu" && !self.url.contains("file="))
+    }
+
+    fn open_url(
+        &self,
+        url: &str,
+        space: &DmaSpace,
+        options: ControllerOptions,
+    ) -> Result<Controller, Error> {
+        let Some(config) = url.strip_prefix("foreign:") else {
+            return Controller::open(url, space, options);
+        };
+        let folder = TempDir::new().unwrap();
+        let server = Foreign::new(folder.path(), config);
+        let url = format!("vfio-user:{}", server.socket.display());
+        self.foreign.lock().push((server, folder));
+        Controller::open(&url, space, options)
+    }
+
+    /// Between tests: nobody is a client any more.
+    fn tidy(&self) {
+        for (server, _folder) in std::mem::take(&mut *self.foreign.lock()) {
+            server.end();
+        }
+    }
+
     pub(crate) fn try_open(
         &self,
         space: &DmaSpace,
         options: ControllerOptions,
     ) -> Result<Controller, Error> {
-        Controller::open(&self.url, space, options)
+        self.open_url(&self.url, space, options)
     }
 
     #[track_caller]
@@ -73,7 +113,8 @@ impl Device {
     /// Another device of the kind, in the same space.
     pub(crate) fn open_second(&self, space: &DmaSpace) -> Option<Controller> {
         let url = self.second.as_ref()?;
-        Some(Controller::open(url, space, ControllerOptions::default()).unwrap())
+        let opened = self.open_url(url, space, ControllerOptions::default());
+        Some(opened.unwrap())
     }
 }
 
@@ -232,7 +273,11 @@ fn run(tests: &[&Test], device: &Device, skips: &Skips) -> ExitCode {
     let (mut passed, mut failed, mut skipped, mut stale) = (0, Vec::new(), 0, 0);
     for &&(name, test) in tests {
         let began = Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(|| test(device)));
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let verdict = test(device);
+            device.tidy();
+            verdict
+        }));
         let ms = Instant::now().since(began).as_millis();
         let listed = skips.reason(device.kind(), name);
         match (ended, listed) {

@@ -227,9 +227,6 @@ fn flush(device: &Device) -> Verdict {
 
 fn data_outlive_the_controller(device: &Device) -> Verdict {
     let mut open: Open = Open::new(device);
-    // What an embedded controller has in memory ends with it.
-    let name = open.controller.name();
-    let forgets = name.starts_with("emu:") && !name.contains("file=");
     open.write(300, 17, 120);
     open.queue.flush(&open.namespace).unwrap();
     let Open {
@@ -242,7 +239,7 @@ fn data_outlive_the_controller(device: &Device) -> Verdict {
     controller.close().unwrap();
     drop(space);
     let mut open: Open = Open::new(device);
-    match forgets {
+    match device.forgets() {
         true => assert!(open.read(300, 17).iter().all(|&byte| byte == 0)),
         false => open.expect(300, 17, 120),
     }
