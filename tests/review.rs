@@ -72,6 +72,28 @@ fn a_stride_too_wide_for_shadow_doorbells_leaves_the_registers() {
     }
 }
 
+/// Who waits for a request is told of its loss, and nobody is told again: found by fuzzing. The
+/// poll that notices the failure is not the one that tells of it.
+#[test]
+fn a_loss_that_was_waited_for_is_told_once() {
+    let rig = Rig::new("size=1m,fault=drop@op=io");
+    let options = ControllerOptions {
+        command_timeout: Duration::from_millis(20),
+        ..ControllerOptions::default()
+    };
+    let controller = rig.open(options).unwrap();
+    let ns = controller.namespace(None).unwrap();
+    let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default()).unwrap();
+    let token = queue.submit_bare(ns.flush()).unwrap();
+    assert!(queue.wait_for(token).result.is_err());
+    let again = queue.poll(usize::MAX, |completion| {
+        panic!("told again: {completion:?}")
+    });
+    assert_eq!(again, 0);
+    drop((queue, ns, controller));
+    rig.end();
+}
+
 /// The embedded controller, but nothing that one can do to it proves that it has stopped. Once
 /// told to, it panics: at the next doorbell, or when it is severed.
 #[derive(Debug)]

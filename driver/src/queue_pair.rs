@@ -290,6 +290,8 @@ impl<B: Payload> QueuePair<B> {
         let mut others = VecDeque::new();
         let mut found = None;
         let mut look = |queue: &mut Self| {
+            // Before the poll: the one that fails the controller tells nobody of it yet.
+            let over = queue.in_flight() == 0 || queue.controller.health.is_failed();
             let polled = queue.poll(usize::MAX, |completion| {
                 if completion.token == token {
                     found = Some(completion);
@@ -297,7 +299,6 @@ impl<B: Payload> QueuePair<B> {
                     others.push_back(completion);
                 }
             });
-            let over = queue.in_flight() == 0 || queue.controller.health.is_failed();
             (found.is_some() || (polled == 0 && over)).then_some(())
         };
         if self.waiter.interrupt.is_none() {
