@@ -15,7 +15,7 @@ use underpin_vfio_user::{
     Client, ClientOptions, Command, DmaMap, Error, Listener, ServerOptions, irq,
 };
 
-const TIMEOUT: Duration = Duration::from_millis(150);
+const TIMEOUT: Duration = Duration::from_millis(400);
 
 fn greet(socket: &mut UnixStream) {
     socket.write_all(&message(0, 1, 0, &version())).unwrap();

@@ -13,7 +13,7 @@ use underpin_vfio_user::{Client, ClientOptions, Command, Error};
 
 const REPLY: u32 = 1;
 const ERROR: u32 = 1 << 5;
-const TIMEOUT: Duration = Duration::from_millis(150);
+const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Reads one request and gives its identifier and command.
 fn request(socket: &mut UnixStream) -> Option<(u16, u16)> {
