@@ -171,3 +171,19 @@ pub(crate) fn status(result: Result<(), CommandError>) -> Status {
         other => panic!("{other:?}"),
     }
 }
+
+/// Counts commands from now on: as a fault does that changes nothing, at once when one is fetched.
+/// (An emulator's figures are published a little later.)
+pub(crate) struct Counter(usize);
+
+impl Counter {
+    pub(crate) fn new(rig: &Rig, condition: &str) -> Self {
+        rig.inject(&format!("delay:1us@{condition}+count=all"));
+        Self(rig.emulator.faults().len() - 1)
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self, rig: &Rig) -> u64 {
+        rig.emulator.faults()[self.0].occasions
+    }
+}

@@ -1,5 +1,5 @@
 //! Format NVM, and identifying namespaces anew.
-use crate::bench::{Bench, status};
+use crate::bench::{Bench, Counter, status};
 use crate::support::{Rig, is_stamped, stamp};
 use std::time::Duration;
 use underpin::emulator::Notice;
@@ -31,13 +31,14 @@ fn blocks_get_another_size() {
         stamp(&mut page, u64::from(ns.nsid().0));
         queue.run(ns.write(Lba(0), 8).unwrap(), page).unwrap();
     }
+    let sent = Counter::new(&rig, "op=0x80");
     // Requests of the old size may be in flight, or come.
     let error = controller.format(&format(1, 1), MINUTE).unwrap_err();
     assert!(
         matches!(error, Error::QueuesInUse { queues: 1, .. }),
         "{error:?}"
     );
-    assert_eq!(rig.emulator.stats().formats, 0, "nothing was sent");
+    assert_eq!(sent.count(&rig), 0);
     drop(queue);
     controller.format(&format(1, 1), MINUTE).unwrap();
     let ns = controller.namespace(None).unwrap();
@@ -93,11 +94,12 @@ fn erased_blocks_are_zeroes() {
 fn what_cannot_be_is_refused() {
     let rig = Rig::new("size=1m");
     let controller = rig.controller();
+    let sent = Counter::new(&rig, "op=0x80");
     let error = controller.format(&format(1, 2), MINUTE).unwrap_err();
     assert!(matches!(error, Error::Request(_)), "{error:?}");
     let error = controller.format(&format(7, 0), MINUTE).unwrap_err();
     assert!(matches!(error, Error::NoNamespace { .. }), "{error:?}");
-    assert_eq!(rig.emulator.stats().formats, 0, "nothing was sent");
+    assert_eq!(sent.count(&rig), 0);
     let protected = FormatNvm {
         protection: 1,
         ..format(1, 0)

@@ -1,4 +1,5 @@
 //! Log pages.
+use crate::bench::Counter;
 use crate::support::Rig;
 use std::time::Duration;
 use underpin::nvme::{ControllerOptions, Error, FeatureRequest, LogRequest, Status};
@@ -11,7 +12,7 @@ fn impossible_parts_are_refused() {
     let rig = Rig::new("size=1m");
     let controller = rig.controller();
     let smart = LogRequest::new(LogId::SMART, 512);
-    let before = rig.emulator.stats().admin;
+    let sent = Counter::new(&rig, "op=admin");
     for (len_bytes, offset) in [(0, 0), (3, 0), (510, 0), (4, 2)] {
         let request = LogRequest {
             len_bytes,
@@ -23,7 +24,7 @@ fn impossible_parts_are_refused() {
     }
     let error = controller.log_page(&LogRequest::new(LogId::SMART, 65 << 20));
     assert!(matches!(error, Err(Error::TooLong { .. })), "{error:?}");
-    assert_eq!(rig.emulator.stats().admin, before, "nothing was sent");
+    assert_eq!(sent.count(&rig), 0);
     drop(controller);
     rig.end();
 }
@@ -145,13 +146,9 @@ fn a_long_log_is_read_in_pieces() {
     for _ in 0..100 {
         controller.feature(&unknown).unwrap_err();
     }
-    let before = rig.emulator.stats().admin;
+    let sent = Counter::new(&rig, "op=log");
     let errors = controller.error_log().unwrap();
-    assert_eq!(
-        rig.emulator.stats().admin,
-        before + 2,
-        "8 KiB in two pieces"
-    );
+    assert_eq!(sent.count(&rig), 2, "8 KiB in two pieces");
     let counts: Vec<u64> = errors.iter().map(|entry| entry.error_count()).collect();
     assert_eq!(counts, (1..=100).rev().collect::<Vec<u64>>());
     drop(controller);

@@ -36,7 +36,7 @@ fn blocks_become_zeroes_and_others_do_not() {
                 );
             }
             assert!(bench.read_all() == wanted);
-            assert_eq!(bench.rig.emulator.stats().write_zeroes, 4);
+            bench.rig.until("all four", |stats| stats.write_zeroes == 4);
             bench.end();
         }
     }

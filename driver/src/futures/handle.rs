@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 /// Sends requests to an [`AsyncQueue`](super::AsyncQueue) from any thread. Dropping it, or
 /// forgetting it, is nobody's concern. When the queue is gone, requests end with
-/// [`Error::QueueClosed`].
+/// [`Error::QueueClosed`](crate::Error::QueueClosed).
 ///
 /// ```
 /// use underpin_dma::{DmaSpace, rt::thread};
