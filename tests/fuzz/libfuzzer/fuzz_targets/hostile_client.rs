@@ -1,0 +1,6 @@
+//! The target `hostile_client` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = underpin_fuzz::hostile_client::run(bytes);
+});
