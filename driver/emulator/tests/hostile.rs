@@ -10,7 +10,7 @@ use underpin_dma::{DmaBuf, DmaSpace};
 use underpin_emulator::{Emulator, Fault};
 use underpin_nvme_spec::admin::{CreateIoCq, CreateIoSq};
 use underpin_nvme_spec::registers::{Cc, Csts, offset};
-use underpin_nvme_spec::{Qid, Sqe};
+use underpin_nvme_spec::{Qid, SglDescriptor, SglType, Sqe};
 
 /// One page of memory that the host may name, at any offset, and then some that it may not.
 struct Chaos {
@@ -43,6 +43,17 @@ impl Chaos {
         }
     }
 
+    /// A descriptor of a list: likely of a type that there is, of a length near what is right.
+    fn descriptor(&mut self) -> SglDescriptor {
+        let kind = SglType(self.rng.below(5) as u8);
+        let len = match self.rng.below(4) {
+            0 => self.number(),
+            1 => 512 * self.rng.below(9) as u32,
+            _ => 16 * self.rng.below(40) as u32,
+        };
+        SglDescriptor::new(kind, self.address(), len)
+    }
+
     fn entry(&mut self, admin: bool) -> Sqe {
         const ADMIN: [u8; 12] = [0, 1, 4, 5, 6, 8, 9, 10, 12, 2, 0x7c, 0x7f];
         let opcode = match (self.rng.below(8), admin) {
@@ -71,8 +82,9 @@ impl Chaos {
                 })
                 .with_cdw11(if admin { qid << 16 | 1 } else { 0 });
         }
-        if self.rng.chance(1, 20) {
-            sqe = sqe.with_psdt(1);
+        if self.rng.chance(1, 6) {
+            let sgl1 = self.descriptor();
+            sqe = sqe.with_psdt(1).with_sgl1(sgl1);
         }
         sqe
     }
@@ -94,7 +106,16 @@ impl Chaos {
                 let at = self.rng.below(self.arena.len_bytes() as u64 / 64) * 64;
                 self.arena.copy_from(at as usize, &entry).unwrap();
             }
-            40..=44 => {
+            40..=42 => {
+                let [low, high] = self.descriptor().as_u64s();
+                let at = self.rng.below(self.arena.len_bytes() as u64 / 16) * 16;
+                for (place, word) in [(at, low), (at + 8, high)] {
+                    self.arena
+                        .copy_from(place as usize, &word.to_le_bytes())
+                        .unwrap();
+                }
+            }
+            43..=44 => {
                 let address = self.address();
                 let at = self.rng.below(self.arena.len_bytes() as u64 / 8) * 8;
                 self.arena

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use underpin_nvme_spec::admin::{Cns, FeatureId};
 use underpin_nvme_spec::identify::{Field, IdentifyController, IdentifyNamespace, PAGE_LEN_BYTES};
 use underpin_nvme_spec::registers::{Aqa, BitField, Cap, Cc, Crto, Csts, Vs, offset};
-use underpin_nvme_spec::{AdminOpcode, Cid, Cqe, Nsid, NvmOpcode, Qid, Sqe, Status};
+use underpin_nvme_spec::{AdminOpcode, Cid, Cqe, Nsid, NvmOpcode, Qid, Sgls, Sqe, Status};
 
 use crate::names::{ADMIN_OPCODES, CNS, FEATURES, NVM_OPCODES, STATUSES};
 
@@ -29,6 +29,7 @@ pub(crate) fn all_values() -> Vec<Value> {
     values.queue_entries();
     values.registers();
     values.status_bits();
+    values.sgl_support();
     values.named("admin opcode", AdminOpcode::ALL, ADMIN_OPCODES, |opcode| {
         opcode.0.into()
     });
@@ -279,6 +280,25 @@ impl Values {
                 format!("NVME_{header}_MASK")
             };
             self.push(format!("{name}: mask"), mask, (1 << field.width) - 1);
+        }
+    }
+
+    /// Identify Controller's SGLS.
+    fn sgl_support(&mut self) {
+        let granularities = Sgls::BYTE.0 | Sgls::DWORD.0;
+        for (name, ours) in [
+            ("SUPPORTED", granularities),
+            ("BIT_BUCKET", Sgls::BIT_BUCKET),
+            ("MPTR_BYTE_ALIGNED", Sgls::BYTE_ALIGNED_METADATA),
+            ("OVERSIZE", Sgls::LONGER_THAN_DATA),
+            ("MPTR_SGL", Sgls::METADATA_DESCRIPTOR),
+            ("OFFSET", Sgls::ADDRESS_AS_OFFSET),
+        ] {
+            self.push(
+                format!("SGLS: {name}"),
+                format!("NVME_CTRL_SGLS_{name}"),
+                ours.into(),
+            );
         }
     }
 
