@@ -15,8 +15,8 @@ Device URLs:
       lba=4096         bytes of a block: 512 (default) or 4096
       ns=2,ns2.lba=4096   several namespaces, and options of one of them
   URL?ns=N             namespace N of a device
-  vfio-user:SOCKET     a controller that another process serves at a Unix socket, such as
-                       `underpin serve` or SPDK's nvmf_tgt
+  vfio-user:SOCKET     a controller that another process serves at a Unix socket; see
+                       `underpin help serve`
   pci:ADDRESS is planned; this version refuses it.";
 
 /// Finds and describes NVMe devices for the Underpin userspace driver.

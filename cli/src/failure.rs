@@ -201,7 +201,10 @@ fn hint(error: &Error) -> &'static str {
             "compare the command with the specification: its length, its opcode's data direction"
         }
         Error::Unsupported { .. } => "another device; this one lacks what the driver needs",
-        Error::NotInTime { .. } | Error::Failed(_) | Error::Transport(_) => {
+        Error::Transport(_) => {
+            "start its server, as with `underpin serve --socket PATH`, or name the right socket"
+        }
+        Error::NotInTime { .. } | Error::Failed(_) => {
             "reset the device or cycle its power; RUST_LOG=debug shows how far it came"
         }
         Error::Admin { .. } | Error::BadAnswer { .. } | Error::Command(_) => {
