@@ -534,9 +534,10 @@ fn other_threads_send_requests() {
             left.load(Ordering::SeqCst)
         );
         if let Turn::Sleep { until } = queue.turn() {
-            let second = Instant::now() + Duration::from_secs(1);
-            let until = until.into_iter().fold(second, Instant::min);
-            queue.event().wait(Some(until));
+            let patience = Instant::now() + Duration::from_secs(10);
+            let until = until.into_iter().fold(patience, Instant::min);
+            let told = queue.event().wait(Some(until));
+            assert!(told || Instant::now() < patience, "slept through a request");
         }
     }
     // Gone while the last requests of the hosts are on their way: each is answered.

@@ -86,7 +86,7 @@ pub struct QueueStats {
     pub rings: u64,
     /// Times that a doorbell register was written: with shadow doorbells only to wake a device.
     pub register_writes: u64,
-    /// Times that its owner slept until an interrupt or a deadline.
+    /// Times that its owner was free to sleep until an interrupt or a deadline.
     pub sleeps: u64,
     /// Sleeps that found a completion of which no interrupt had told: a device, or a driver, that
     /// loses interrupts. They cost 100 ms, not the command.

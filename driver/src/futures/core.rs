@@ -192,7 +192,9 @@ impl<B: Payload> Core<B> {
             self.mailbox.bell.event.clear();
         }
         let armed = self.queue.arm();
-        if armed == Armed::Ready || self.has_news() {
+        // A ring since then may be what the queue's own arming cleared from the event, and for
+        // something that was taken already: nothing to be found, but the bell is to be armed again.
+        if armed == Armed::Ready || self.has_news() || !self.mailbox.bell.is_armed() {
             self.mailbox.bell.disarm();
             return Armed::Ready;
         }

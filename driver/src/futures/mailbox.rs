@@ -34,6 +34,11 @@ impl Bell {
         fence(Ordering::SeqCst);
     }
 
+    /// False once it was rung since it was armed.
+    pub(super) fn is_armed(&self) -> bool {
+        self.armed.load(Ordering::SeqCst)
+    }
+
     pub(super) fn disarm(&self) {
         self.armed.store(false, Ordering::Relaxed);
     }

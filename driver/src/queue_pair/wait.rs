@@ -69,11 +69,8 @@ impl<B: Payload> QueuePair<B> {
             return;
         };
         let told = event.wait(until) || event.is_set();
-        self.waiter.pace.slept();
         let missed = !told && self.has_news();
-        let stats = &mut self.queue_mut().stats;
-        stats.sleeps += 1;
-        stats.missed_interrupts += u64::from(missed);
+        self.queue_mut().stats.missed_interrupts += u64::from(missed);
     }
 
     /// For an event loop of the caller's own: rings, makes [`event`](Self::event) tell of what
@@ -91,6 +88,7 @@ impl<B: Payload> QueuePair<B> {
                 let armed = queue.arm(interrupt);
                 if armed != Armed::Ready {
                     waiter.pace.slept();
+                    queue.stats.sleeps += 1;
                 }
                 armed
             }
