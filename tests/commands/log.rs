@@ -53,7 +53,7 @@ fn a_page_that_never_comes_is_late() {
     let rig = Rig::new("size=1m");
     let controller = rig
         .open(ControllerOptions {
-            admin_timeout: Duration::from_millis(50),
+            admin_timeout: Duration::from_secs(1),
             ..ControllerOptions::default()
         })
         .unwrap();

@@ -81,11 +81,11 @@ fn a_command_has_its_own_deadline() {
     let rig = Rig::new("size=1m");
     let controller = rig
         .open(ControllerOptions {
-            admin_timeout: Duration::from_millis(100),
+            admin_timeout: Duration::from_secs(1),
             ..ControllerOptions::default()
         })
         .unwrap();
-    rig.inject("delay:300ms@op=0x06");
+    rig.inject("delay:2500ms@op=0x06");
     let patient = Passthrough {
         timeout_ms: Some(20_000),
         ..admin(0x06, 1, PassthroughData::In(4096))
