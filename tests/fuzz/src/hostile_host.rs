@@ -118,6 +118,19 @@ enum Op {
     },
     Sleep,
     Fault(u8, u8),
+    /// An Identify as it ought to be, but for where its page goes.
+    Identify {
+        cns: u8,
+        to: Address,
+    },
+    /// A Read or Write as it ought to be, but for its memory.
+    Transfer {
+        queue: u8,
+        write: bool,
+        lba: u8,
+        blocks: u8,
+        dptr: (Address, Address),
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -397,6 +410,35 @@ impl Host {
                 self.push(0, sqe);
                 self.ring(0, None);
             }
+            Op::Identify { cns, to } => {
+                let sqe = Sqe::new()
+                    .with_opcode(0x06)
+                    .with_nsid(underpin_nvme_spec::Nsid(u32::from(cns & 1)))
+                    .with_cdw10(u32::from(cns % 4))
+                    .with_prp1(self.address(*to))
+                    .with_prp2(self.address(*to).wrapping_add(PAGE as u64));
+                self.push(0, sqe);
+                self.ring(0, None);
+            }
+            Op::Transfer {
+                queue,
+                write,
+                lba,
+                blocks,
+                dptr,
+            } => {
+                let sqe = Sqe::new()
+                    .with_opcode(if *write { 0x01 } else { 0x02 })
+                    .with_nsid(underpin_nvme_spec::Nsid(1))
+                    .with_cdw10(u32::from(*lba))
+                    .with_cdw12(u32::from(blocks % 64))
+                    .with_prp1(self.address(dptr.0))
+                    .with_prp2(self.address(dptr.1));
+                if let Some(queue) = self.ring_of(*queue) {
+                    self.push(queue, sqe);
+                    self.ring(queue, None);
+                }
+            }
             Op::Push { queue, command } => {
                 let sqe = self.command(command);
                 if let Some(queue) = self.ring_of(*queue) {
@@ -506,6 +548,9 @@ impl Host {
 
     fn put(&self, at: u64, bytes: &[u8]) {
         let room = (usize::from(PAGES) * PAGE).saturating_sub(at as usize);
+        if room == 0 {
+            return;
+        }
         let bytes = bytes.get(..bytes.len().min(room)).unwrap_or(&[]);
         self.memory.view().copy_from(at as usize, bytes).unwrap();
     }
