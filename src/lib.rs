@@ -46,5 +46,5 @@ pub use underpin_vfio_user as vfio_user;
 pub use underpin_dma::{DmaBuf, DmaSpace, Iova, Payload, Pool, PoolOptions, Vectored};
 pub use underpin_nvme::{
     AsyncQueue, CommandError, Completion, Controller, ControllerOptions, DeviceUrl, Error, Failure,
-    Io, Lba, Namespace, Nsid, QueueOptions, QueuePair, Token, Waiting,
+    Io, Lba, Namespace, Nsid, Qid, QueueOptions, QueuePair, Token, Waiting,
 };

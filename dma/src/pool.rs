@@ -4,6 +4,7 @@ use crate::buffer::Home;
 use crate::{DmaBuf, DmaSpace, Error, Iova, Region, SpaceId};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a pool is made of.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,22 @@ pub struct PoolOptions {
     pub buf_bytes: usize,
     /// How many there are.
     pub count: usize,
+}
+
+crate::counters! {
+    /// Figures about a pool. How many buffers were out at most is not among them: to know it, every
+    /// one taken and given back would have to be counted; that some had to wait is known for
+    /// nothing.
+    pub struct PoolStats {
+        /// Buffers.
+        count,
+        /// Bytes of each.
+        buf_bytes,
+        /// Buffers that are out now.
+        in_use,
+        /// Times that a buffer was wanted and none was free.
+        exhausted,
+    }
 }
 
 /// A pool of DMA buffers of one size. Clones share the buffers.
@@ -31,6 +48,8 @@ pub(crate) struct PoolInner {
     free: ArrayQueue<u32>,
     name: String,
     buf_bytes: usize,
+    /// Times that it had no buffer.
+    exhausted: AtomicU64,
     iova: Iova,
     region: Arc<Region>,
     space: DmaSpace,
@@ -60,6 +79,7 @@ impl Pool {
             free: ArrayQueue::new(count),
             name: name.to_owned(),
             buf_bytes,
+            exhausted: AtomicU64::new(0),
             iova: region.iova(),
             region,
             space: space.clone(),
@@ -90,7 +110,10 @@ impl Pool {
     #[inline]
     pub fn try_alloc(&self) -> Option<DmaBuf> {
         let pool = &self.inner;
-        let index = pool.free.pop()?;
+        let Some(index) = pool.free.pop() else {
+            pool.count_exhausted();
+            return None;
+        };
         let offset = index as usize * pool.buf_bytes;
         let iova = pool.iova.wrapping_add(offset as u64);
         let (len_bytes, space_id) = (pool.buf_bytes, pool.space_id);
@@ -121,6 +144,26 @@ impl Pool {
         self.inner.free.len()
     }
 
+    /// Figures about the pool; those that move are hints when other threads are at work.
+    ///
+    /// ```
+    /// # use underpin_dma::{DmaSpace, PoolOptions};
+    /// let pool = DmaSpace::new().pool("two", PoolOptions { buf_bytes: 512, count: 2 })?;
+    /// let all = [pool.alloc()?, pool.alloc()?];
+    /// assert!(pool.alloc().is_err());
+    /// assert_eq!((pool.stats().in_use, pool.stats().exhausted), (2, 1));
+    /// # Ok::<(), underpin_dma::Error>(())
+    /// ```
+    pub fn stats(&self) -> PoolStats {
+        let (count, free) = (self.count() as u64, self.free_count() as u64);
+        PoolStats {
+            count,
+            buf_bytes: self.inner.buf_bytes as u64,
+            in_use: count.saturating_sub(free),
+            exhausted: self.inner.exhausted.load(Ordering::Relaxed),
+        }
+    }
+
     /// The region that the buffers lie in.
     pub fn region(&self) -> &Arc<Region> {
         &self.inner.region
@@ -130,6 +173,12 @@ impl Pool {
 impl PoolInner {
     pub(crate) const fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_exhausted(&self) {
+        self.exhausted.fetch_add(1, Ordering::Relaxed);
     }
 
     #[inline]

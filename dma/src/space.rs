@@ -52,13 +52,26 @@ impl Default for SpaceOptions {
 }
 
 /// Figures about a space.
+///
+/// ```
+/// let space = underpin_dma::DmaSpace::new();
+/// let region = space.region("cache", 4 << 20)?;
+/// let stats = space.stats();
+/// assert_eq!((stats.regions, stats.region_bytes), (1, 4 << 20));
+/// drop(region);
+/// assert_eq!((space.stats().region_bytes, space.stats().peak_region_bytes), (0, 4 << 20));
+/// assert!(stats.to_json().starts_with("{\"regions\":1,"));
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpaceStats {
     /// Regions alive.
     pub regions: usize,
-    /// Bytes of all regions alive.
+    /// Bytes of all regions alive: what every attached context has mapped.
     pub region_bytes: u64,
+    /// The most that [`region_bytes`](Self::region_bytes) has been.
+    pub peak_region_bytes: u64,
     /// IOMMU contexts attached.
     pub contexts: usize,
     /// Bytes of the heap that are handed out.
@@ -66,6 +79,24 @@ pub struct SpaceStats {
     /// Bytes of IOVA space, and of memory, given up because a context could not prove an
     /// unmapping.
     pub iova_lost_bytes: u64,
+    /// Bytes of IOVA space in use: of regions alive, and those given up.
+    pub iova_used_bytes: u64,
+}
+
+impl SpaceStats {
+    /// As JSON text: one object, numbers by the names of the fields.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        crate::JsonObject::new()
+            .number("regions", self.regions as u64)
+            .number("region_bytes", self.region_bytes)
+            .number("peak_region_bytes", self.peak_region_bytes)
+            .number("contexts", self.contexts as u64)
+            .number("heap_used_bytes", self.heap_used_bytes)
+            .number("iova_lost_bytes", self.iova_lost_bytes)
+            .number("iova_used_bytes", self.iova_used_bytes)
+            .finish()
+    }
 }
 
 /// One IOVA address space, shared by the devices attached to it. Clones are the same space.
@@ -97,6 +128,7 @@ struct Topology {
     /// First IOVA and length of regions that a device may reach though they are gone.
     lost: Vec<(u64, u64)>,
     region_bytes: u64,
+    peak_region_bytes: u64,
     lost_bytes: u64,
 }
 
@@ -180,9 +212,11 @@ impl DmaSpace {
         SpaceStats {
             regions: topology.mapped.len(),
             region_bytes: topology.region_bytes,
+            peak_region_bytes: topology.peak_region_bytes,
             contexts: topology.contexts.len(),
             heap_used_bytes,
             iova_lost_bytes: topology.lost_bytes,
+            iova_used_bytes: topology.region_bytes + topology.lost_bytes,
         }
     }
 
@@ -350,6 +384,9 @@ impl DmaSpace {
             }
         }
         topology.region_bytes += len_bytes;
+        topology.peak_region_bytes = topology.peak_region_bytes.max(topology.region_bytes);
+        let contexts = topology.contexts.len();
+        tracing::debug!(region = name, %iova, len_bytes, contexts, "mapped");
         let stuck = false;
         topology.mapped.insert(iova, Mapped { request, stuck });
         drop(topology);
@@ -387,6 +424,7 @@ impl Inner {
         };
         topology.region_bytes -= request.len_bytes();
         let proven = unmapped_by_all(&topology.contexts, &request);
+        tracing::debug!(region = request.name, %iova, len_bytes = request.len_bytes(), proven, "unmapped");
         topology.give_up_or_free(request, proven && !stuck);
     }
 }
@@ -490,6 +528,7 @@ impl Attachment {
             return Ok(());
         };
         let context = topology.contexts.remove(at);
+        tracing::debug!(context = %context.mapper.name(), "detached from space");
         let result = topology.leave(&*context.mapper, usize::MAX);
         topology.rebuild_iovas();
         drop(topology);

@@ -117,6 +117,14 @@ impl Call {
             let (allowed, sooner) = times(self.time, inner.options.admin_timeout);
             match admin.queue.push_within(sqe, allowed, buffer) {
                 Ok(token) => {
+                    tracing::trace!(
+                        device = inner.transport.name(),
+                        opcode = %self.opcode,
+                        nsid = sqe.nsid().0,
+                        cdw10 = format_args!("{:#010x}", sqe.cdw10()),
+                        cdw11 = format_args!("{:#010x}", sqe.cdw11()),
+                        "admin command"
+                    );
                     admin.queue.ring();
                     self.deadline = sooner.map(|time| (Instant::now() + time, time));
                     self.state = State::InFlight(token);
@@ -146,12 +154,19 @@ impl Call {
             return None;
         };
         self.state = State::Over;
+        let (device, opcode) = (inner.transport.name(), self.opcode);
         Some(match ended.outcome {
-            Outcome::Done { dw0 } => Ok(Answer {
-                dw0,
-                buffer: ended.buffer,
-            }),
-            Outcome::Error { status, .. } => Err(self.error(status)),
+            Outcome::Done { dw0 } => {
+                tracing::debug!(device, %opcode, dw0, "admin command done");
+                Ok(Answer {
+                    dw0,
+                    buffer: ended.buffer,
+                })
+            }
+            Outcome::Error { status, .. } => {
+                tracing::debug!(device, %opcode, %status, "admin command refused");
+                Err(self.error(status))
+            }
             Outcome::Lost => Err(inner.failed()),
         })
     }

@@ -48,6 +48,27 @@ enum State {
     Done,
 }
 
+impl State {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Begin => "beginning",
+            Self::BeginAgain => "begin again",
+            Self::Disabling { .. } => "disabling",
+            Self::Enabling { .. } => "enabling",
+            Self::IdentifyController(..) => "identify controller",
+            Self::QueueCounts(..) => "number of queues",
+            Self::ListNamespaces(..) => "list of namespaces",
+            Self::Descriptors(..) => "descriptors of a namespace",
+            Self::IdentifyNamespace(..) => "identify namespace",
+            Self::NvmLimits(..) => "nvm limits",
+            Self::Effects(..) => "effects",
+            Self::WriteCache(..) => "write cache",
+            Self::Doorbells(..) => "shadow doorbells",
+            Self::Done => "done",
+        }
+    }
+}
+
 /// What was learnt so far.
 #[derive(Default)]
 struct Found {
@@ -102,7 +123,11 @@ impl BringUp {
         loop {
             let state = std::mem::replace(&mut self.state, State::Done);
             match self.step(state, now) {
-                Ok(Next::Again(state)) => self.state = state,
+                Ok(Next::Again(state)) => {
+                    let (device, state_name) = (self.inner.transport.name(), state.name());
+                    tracing::debug!(device, state = state_name, "bring-up");
+                    self.state = state;
+                }
                 Ok(Next::Later(state)) => {
                     self.state = state;
                     return None;

@@ -12,6 +12,7 @@ use crate::health::Health;
 use crate::queue::{Queue, QueueSpec};
 use crate::registers::{self, Identity};
 use crate::sgl::SglRule;
+use crate::stats::{ControllerCounts, ControllerStats, Ledger};
 use crate::transport::{Embedded, VfioUser, VfioUserOptions};
 use crate::wait::Waiter;
 use crate::{
@@ -77,6 +78,8 @@ pub(crate) struct Inner {
     facts: OnceLock<Facts>,
     free_qids: Mutex<Vec<u16>>,
     quarantine: Mutex<Vec<Retired>>,
+    /// What its queues have counted.
+    pub(crate) ledger: Mutex<Ledger>,
     /// Pages that the device may have taken for its doorbells, or not: it never answered.
     doubtful: OnceLock<DoorbellBuffers>,
     attachment: Option<Attachment>,
@@ -109,6 +112,7 @@ pub(crate) struct Facts {
 /// A queue whose owner has dropped it: all that its commands own, until the device lets go.
 pub(crate) struct Retired {
     pub(crate) qid: Qid,
+    held_bytes: u64,
     /// The device has deleted its submission queue; only the completion queue is left.
     sq_deleted: bool,
     _holds: Box<dyn Send>,
@@ -118,6 +122,7 @@ impl Retired {
     pub(crate) fn new<B: Payload>(queue: Box<Queue<B>>) -> Self {
         Self {
             qid: queue.qid(),
+            held_bytes: queue.held_bytes(),
             sq_deleted: false,
             _holds: queue,
         }
@@ -280,6 +285,45 @@ impl Controller {
         self.0.health.failure()
     }
 
+    /// What is known of it and its queues: commands by kind, bytes, errors by status, waits,
+    /// quarantine. Those of a queue that another thread owns are as of the last time that it
+    /// looked at the clock (once in 64 polls, before it sleeps, at the end of calls that wait); its
+    /// owner has them as of now, from [`QueuePair::stats`].
+    ///
+    /// Interrupts lost, sleeps and doorbells are the queues'; what the device counts itself is in
+    /// [`smart_log`](Self::smart_log).
+    pub fn stats(&self) -> ControllerStats {
+        let inner = &*self.0;
+        if let Some(admin) = inner.admin.lock().as_ref() {
+            admin.queue().publish();
+        }
+        let (admin, io, queues, errors) = inner.ledger.lock().read();
+        let failure = self.failure();
+        let (quarantined_queues, quarantined_bytes) = {
+            let quarantine = inner.quarantine.lock();
+            let bytes = quarantine.iter().map(|queue| queue.held_bytes).sum();
+            (quarantine.len() as u64, bytes)
+        };
+        let counts = ControllerCounts {
+            resets: 1,
+            timeouts: u64::from(matches!(failure, Some(Failure::Timeout { .. }))),
+            granted_queues: u64::from(self.granted_queues()),
+            open_queues: queues.len() as u64,
+            quarantined_queues,
+            quarantined_bytes,
+            namespaces: self.namespaces().len() as u64,
+        };
+        ControllerStats {
+            device: self.name(),
+            failure: failure.map(|failure| failure.to_string()),
+            counts,
+            admin,
+            io,
+            queues,
+            errors,
+        }
+    }
+
     /// Queues whose memory is still in quarantine: dropped, but the device has not let go.
     pub fn quarantined_queues(&self) -> usize {
         self.0.quarantine.lock().len()
@@ -355,6 +399,8 @@ impl Inner {
             shadows: None,
         };
         let admin = Admin::new(Queue::new(space, &transport, &health, spec)?);
+        let mut ledger = Ledger::default();
+        ledger.enter(Arc::clone(admin.queue().published()));
         Ok(Self {
             number: AtomicU32::new(new_number()),
             transport,
@@ -367,6 +413,7 @@ impl Inner {
             facts: OnceLock::new(),
             free_qids: Mutex::new(Vec::new()),
             quarantine: Mutex::new(Vec::new()),
+            ledger: Mutex::new(ledger),
             doubtful: OnceLock::new(),
             attachment: Some(attachment),
         })
@@ -608,7 +655,12 @@ impl Inner {
         let created = Call::new(sq.to_sqe(), None).wait(self);
         let queue = ManuallyDrop::into_inner(queue);
         match created {
-            Ok(_) => Ok(queue),
+            Ok(_) => {
+                let (depth, entries) = (queue.depth(), queue.cq_entries());
+                tracing::debug!(device = self.transport.name(), %qid, depth, completion_entries = entries, vector, "queue pair made");
+                self.ledger.lock().enter(Arc::clone(queue.published()));
+                Ok(queue)
+            }
             Err(error) => {
                 self.retire(Retired {
                     sq_deleted: true,
@@ -621,6 +673,14 @@ impl Inner {
 
     /// Takes a queue that its owner has dropped, and frees it as soon as the device lets go.
     pub(crate) fn retire(&self, retired: Retired) {
+        if self.health.is_failed() {
+            tracing::warn!(
+                device = self.transport.name(),
+                qid = %retired.qid,
+                held_bytes = retired.held_bytes,
+                "the controller has failed: a queue's memory stays in quarantine until it is closed"
+            );
+        }
         self.quarantine.lock().push(retired);
         self.reap();
     }
@@ -645,11 +705,12 @@ impl Inner {
             let queue = ManuallyDrop::into_inner(queue);
             match deleted {
                 Ok(()) => {
+                    tracing::debug!(device = self.transport.name(), %qid, "queue pair deleted");
                     self.free_qids.lock().push(qid.0);
                     drop(queue);
                 }
                 Err(error) => {
-                    tracing::warn!(%qid, %error, "a queue's memory stays in quarantine");
+                    tracing::warn!(device = self.transport.name(), %qid, held_bytes = queue.held_bytes, %error, "a queue's memory stays in quarantine");
                     self.quarantine.lock().push(queue);
                 }
             }

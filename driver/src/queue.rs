@@ -15,6 +15,7 @@ use crate::prp::{self, ListPages, Prps};
 use crate::rings::{CompletionRing, RingSpec, SubmissionRing};
 use crate::sgl::{self, Named, SglRule};
 use crate::slots::{Describe, SlotState, Slots, Token};
+use crate::stats::{Published, QueueStats, Tally};
 use crate::{Error, Failure, Refused, Transport};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,30 +68,10 @@ pub(crate) struct Queue<B> {
     looked: Option<Instant>,
     health: Arc<Health>,
     transport: Arc<dyn Transport>,
+    /// What is counted here; the rest is read off the rings.
     pub(crate) stats: QueueStats,
-}
-
-/// Figures about a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct QueueStats {
-    /// Commands written to the submission ring.
-    pub commands: u64,
-    /// Completions consumed.
-    pub completions: u64,
-    /// Those whose memory an SGL names, and not PRPs.
-    pub sgls: u64,
-    /// Requests that ended in an error.
-    pub errors: u64,
-    /// Times that the submission doorbell was rung, by whatever means.
-    pub rings: u64,
-    /// Times that a doorbell register was written: with shadow doorbells only to wake a device.
-    pub register_writes: u64,
-    /// Times that its owner was free to sleep until an interrupt or a deadline.
-    pub sleeps: u64,
-    /// Sleeps that found a completion of which no interrupt had told: a device, or a driver, that
-    /// loses interrupts. They cost 100 ms, not the command.
-    pub missed_interrupts: u64,
+    tally: Tally,
+    published: Arc<Published>,
 }
 
 /// A request that has ended.
@@ -165,6 +146,8 @@ impl<B> Queue<B> {
             health: Arc::clone(health),
             transport: Arc::clone(transport),
             stats: QueueStats::default(),
+            tally: Tally::default(),
+            published: Published::new(spec.qid),
         })
     }
 
@@ -206,13 +189,38 @@ impl<B> Queue<B> {
     pub(crate) fn stats(&self) -> QueueStats {
         let register_writes =
             self.submissions.register_writes() + self.completions.register_writes();
-        QueueStats {
+        let mut stats = QueueStats {
             commands: self.submissions.written(),
             completions: self.completions.consumed(),
             rings: self.submissions.rings(),
             register_writes,
             ..self.stats
-        }
+        };
+        self.tally.fill(&mut stats);
+        stats
+    }
+
+    /// Where this queue leaves copies of its figures.
+    pub(crate) const fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Leaves a copy of the figures for whoever asks the controller.
+    pub(crate) fn publish(&self) {
+        self.published.publish(&self.stats());
+    }
+
+    /// The bytes of its rings, and of what is in flight or in quarantine on it.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let rings = 64 * u64::from(self.sq_entries()) + 16 * u64::from(self.cq_entries());
+        let held = self
+            .slots
+            .iter()
+            .filter(|slot| slot.request.buffer.is_some());
+        rings
+            + held
+                .map(|slot| slot.request.describe.len_bytes)
+                .sum::<u64>()
     }
 
     /// Writes one command that transfers nothing, or whose data pointer is set already. `buffer`
@@ -231,6 +239,7 @@ impl<B> Queue<B> {
         };
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
         slot.lead(token, describe, buffer);
+        self.tally.other(sqe.opcode());
         Ok(token)
     }
 
@@ -361,7 +370,10 @@ impl<B> Queue<B> {
                 describe: slot.request.describe,
             }
         };
-        self.stats.errors += u64::from(!status.is_success());
+        if !status.is_success() {
+            self.stats.errors += 1;
+            self.published.count_error(status);
+        }
         let end = Ended {
             token: slot.request.token,
             outcome,
@@ -405,6 +417,7 @@ impl<B> Queue<B> {
     #[inline(never)]
     fn look_at_clock(&mut self) {
         self.polls_to_clock = POLLS_PER_CLOCK;
+        self.publish();
         let now = Instant::now();
         let timeout = self.timeout;
         let mut oldest = Duration::ZERO;
@@ -535,6 +548,7 @@ impl<B: Payload> Queue<B> {
         slot.lead(token, transfer.describe(), Some(buffer));
         let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
         self.submissions.write(sqe);
+        self.tally.transfer(transfer.opcode, transfer.len_bytes);
         Ok(token)
     }
 
@@ -640,6 +654,7 @@ impl<B: Payload> Queue<B> {
         let commands = parts.len() as u16;
         // As with a single command: the number of its (first) entry.
         let token = Token(self.submissions.written() + 1);
+        self.tally.transfer(transfer.opcode, transfer.len_bytes);
         if let Some(slot) = self.slots.slot(lead) {
             slot.lead(token, transfer.describe(), Some(buffer));
             slot.remaining = commands;

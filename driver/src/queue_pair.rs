@@ -118,7 +118,9 @@ impl<B: Payload> QueuePair<B> {
         self.queue().free_count()
     }
 
-    /// Figures about it.
+    /// Figures about it, as of now. [`Controller::stats`](crate::Controller::stats) has them, too,
+    /// as of the last time that this queue looked at the clock: once in 64 polls, before it sleeps,
+    /// and at the end of calls that wait.
     pub fn stats(&self) -> QueueStats {
         self.queue().stats()
     }
@@ -309,6 +311,7 @@ impl<B: Payload> QueuePair<B> {
             }
         }
         self.stash.append(&mut others);
+        self.queue().publish();
         found.unwrap_or_else(|| Completion {
             token,
             result: Err(CommandError::Lost(
@@ -367,6 +370,8 @@ impl<B: Payload> Drop for QueuePair<B> {
     /// controller is closed with proof.
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
+            queue.publish();
+            self.controller.ledger.lock().close(queue.qid());
             self.controller.retire(Retired::new(queue));
         }
     }

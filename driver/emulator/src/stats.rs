@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident,)*) => {
-        /// Figures of an emulator since it was made.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        #[non_exhaustive]
-        pub struct EmulatorStats {
-            $($(#[$doc])* pub $field: u64,)*
+        underpin_dma::counters! {
+            /// Figures of an emulator since it was made.
+            pub struct EmulatorStats {
+                $($(#[$doc])* $field,)*
+            }
         }
 
         /// The published copy.

@@ -42,6 +42,7 @@ impl<B> Queue<B> {
         };
         // The number of its (first) entry, as with any request.
         let token = Token(self.submissions.written() + 1);
+        self.tally.other(transfer.opcode.0);
         let (mut at, mut lead) = (0, None);
         let mut number = token;
         while at < transfer.blocks {
@@ -106,6 +107,7 @@ impl<B> Queue<B> {
         };
         let token = Token(self.submissions.write(command.to_sqe().with_cid(cid)));
         slot.lead(token, describe, None);
+        self.tally.other(command.to_sqe().opcode());
         if let Some(page) = self.range_pages.get_mut(place) {
             page.used_by = Some(cid);
         }

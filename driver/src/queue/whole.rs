@@ -5,6 +5,7 @@ use crate::dma::Payload;
 use crate::dma::rt::Instant;
 use crate::prp;
 use crate::slots::{Describe, Token};
+use crate::stats::Tally;
 use crate::{Error, Refused};
 use std::time::Duration;
 use underpin_nvme_spec::Sqe;
@@ -44,6 +45,7 @@ impl<B> Queue<B> {
             return Err((self.full(1), buffer));
         };
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
+        self.tally.other(Tally::OTHER);
         slot.lead(token, Describe::default(), buffer);
         if let Some(seen) = seen {
             slot.see(seen);
@@ -104,6 +106,7 @@ impl<B: Payload> Queue<B> {
         match named {
             Ok(prps) => {
                 let sqe = sqe.with_cid(cid).with_prp1(prps.prp1).with_prp2(prps.prp2);
+                self.tally.other(Tally::OTHER);
                 Ok((Token(self.submissions.write(sqe)), index))
             }
             Err(error) => {
