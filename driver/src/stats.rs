@@ -390,8 +390,10 @@ mod tests {
         let mut ledger = Ledger::default();
         for qid in [0, 1, 2] {
             let queue = Published::new(Qid(qid));
-            let mut stats = QueueStats::default();
-            stats.reads = 10 + u64::from(qid);
+            let stats = QueueStats {
+                reads: 10 + u64::from(qid),
+                ..QueueStats::default()
+            };
             queue.publish(&stats);
             queue.count_error(Status::INTERNAL_ERROR);
             ledger.enter(queue);
