@@ -204,7 +204,7 @@ impl<const WORDS: usize> Records<WORDS> {
         }
     }
 
-    /// Says that a record is going to be read soon.
+    /// Says that `count` records from `index` on are going to be read soon.
     #[inline(always)]
     #[cfg_attr(
         target_arch = "x86_64",
@@ -213,13 +213,16 @@ impl<const WORDS: usize> Records<WORDS> {
             reason = "a prefetch neither reads nor writes as the language sees it"
         )
     )]
-    pub fn expect_read(&self, index: usize) {
-        if index < self.count {
+    pub fn expect_reads(&self, index: usize, count: usize) {
+        let room = self.count.checked_sub(index);
+        if room.is_some_and(|room| count <= room) {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as for expect_write.
-            unsafe {
-                let place = self.first.add(index * WORDS).as_ptr();
-                std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, nomem));
+            for at in index..index + count {
+                // SAFETY: as for expect_write; the run was checked to lie among the records.
+                unsafe {
+                    let place = self.first.add(at * WORDS).as_ptr();
+                    std::arch::asm!("prefetcht0 [{}]", in(reg) place, options(nostack, preserves_flags, nomem));
+                }
             }
         }
     }

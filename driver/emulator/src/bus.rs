@@ -88,8 +88,13 @@ impl Bus {
     /// The mapping that holds `iova`.
     #[inline(always)]
     fn lookup<'m>(&mut self, map: &'m Mappings, iova: u64) -> Option<&'m Mapping> {
-        for known in &self.remembered {
+        for at in 0..self.remembered.len() {
+            let known = self.remembered[at];
             if known.first <= iova && iova <= known.last {
+                // Rings are looked up once, data over and over: what is found comes first.
+                if at != 0 {
+                    self.remembered.swap(0, at);
+                }
                 return map.list.get(known.index);
             }
         }

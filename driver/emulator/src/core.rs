@@ -598,8 +598,10 @@ impl Machine {
             let most = if sq.qid == 0 { 1 } else { BURST };
             let burst = (cq.room() as usize).min(most).min(budget - done);
             // What a burst reads and writes comes from the host's processor; all of it is on its
-            // way before the first of it is needed.
-            sq.expect(burst as u32);
+            // way before the first of it is needed. Later bursts' entries were asked for already.
+            if done == 0 {
+                sq.expect(burst as u32);
+            }
             cq.expect(burst as u32);
             let mut ended = [(Cid(0), Status::SUCCESS, 0_u32); BURST];
             let (mut fetched, mut count) = (0, 0);

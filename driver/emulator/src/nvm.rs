@@ -186,6 +186,20 @@ fn move_bytes(
     moved.map_err(|trouble| trouble.status(direction, medium))
 }
 
+/// The same, out of the way of transfers that lie within one page.
+#[inline(never)]
+fn move_more(
+    medium: &mut Medium,
+    at: u64,
+    bus: &mut Bus,
+    map: &Mappings,
+    memory: (u64, u64),
+    direction: Direction,
+    who: Who,
+) -> Result<(), Status> {
+    move_bytes(medium, at, bus, map, memory, direction, who)
+}
+
 /// Carries out a Read or Write at once.
 #[inline(always)]
 pub(crate) fn at_once(
@@ -209,20 +223,11 @@ pub(crate) fn at_once(
         return Err(INVALID_NAMESPACE);
     };
     let medium = &mut namespace.medium;
-    let mut at = command.at;
-    for Segment { iova, len_bytes } in segments? {
-        if len_bytes != 0 {
-            move_bytes(
-                medium,
-                at,
-                bus,
-                map,
-                (iova, len_bytes),
-                command.direction,
-                who,
-            )?;
-        }
-        at += len_bytes;
+    let (at, direction) = (command.at, command.direction);
+    let [first, second] = segments?.map(|segment| (segment.iova, segment.len_bytes));
+    move_bytes(medium, at, bus, map, first, direction, who)?;
+    if second.1 != 0 {
+        move_more(medium, at + first.1, bus, map, second, direction, who)?;
     }
     if command.durable {
         medium.flush().map_err(|_| Status::WRITE_FAULT)?;

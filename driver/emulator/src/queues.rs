@@ -193,13 +193,15 @@ impl Sq {
     #[inline(always)]
     pub(crate) fn expect(&self, count: u32) {
         let Some(ring) = &self.ring else { return };
-        let mut at = self.head;
-        for _ in 0..count {
-            if at == self.tail {
-                break;
-            }
-            ring.expect_read(at as usize);
-            at = if at + 1 == self.entries { 0 } else { at + 1 };
+        let (head, tail) = (self.head as usize, self.tail as usize);
+        let (mut left, mut at) = (count as usize, head);
+        if tail < head {
+            let lap = left.min(self.entries as usize - head);
+            ring.expect_reads(head, lap);
+            (left, at) = (left - lap, 0);
+        }
+        if at <= tail {
+            ring.expect_reads(at, left.min(tail - at));
         }
     }
 
