@@ -20,6 +20,7 @@ mod ledger;
 mod machine;
 mod one_core;
 mod ours;
+mod pool;
 mod rounds;
 mod two_cores;
 mod vfio_user;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 /// What must hold on a quiet machine.
 const DRIVER_ONLY_NS_MOST: f64 = 40.0;
 const TWO_CORES_LEAST: f64 = 0.6;
+const POOL_NS_MOST: f64 = 5.0;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -134,6 +136,20 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
                 driver_ns.median
             ));
         }
+    }
+    let pool::PoolCost {
+        pool_ns,
+        ring_ns,
+        beyond_ns,
+    } = pool::pool_cost()?;
+    println!("\na pool's buffer taken and given back, less a number of a bare ring; ns");
+    println!("  pool {pool_ns:.1}  ring {ring_ns:.1}  difference {beyond_ns:.1}");
+    println!("ratio pool_ns_beyond_ring {:.2}", beyond_ns.median);
+    if beyond_ns.median > POOL_NS_MOST {
+        missed.push(format!(
+            "pool_ns_beyond_ring is {:.1}, over {POOL_NS_MOST}",
+            beyond_ns.median
+        ));
     }
     println!(
         "\ntwo threads: driver and emulator, against a bare ring pair; million reads of 4 KiB a second"
