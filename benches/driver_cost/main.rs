@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench driver_cost              everything
+//! cargo bench --bench driver_cost -- --times   nanoseconds and throughput only
 //! cargo bench --bench driver_cost -- --gate    counts only, against the committed baseline
 //! cargo bench --bench driver_cost -- --bless   makes the counts the committed baseline
 //! cargo bench --bench driver_cost -- --markers only what may run between the markers
@@ -15,6 +16,7 @@ mod bare;
 mod baseline;
 mod by_hand;
 mod callgrind;
+mod cores;
 mod inline;
 mod ledger;
 mod machine;
@@ -26,6 +28,7 @@ mod two_cores;
 mod vfio_user;
 
 use baseline::Baseline;
+use cores::Cores;
 use std::error::Error;
 use std::process::ExitCode;
 
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         .collect();
     let outcome = match words.as_slice() {
         [] => everything(),
+        ["--times"] => held_when_quiet(times),
         ["--gate"] => counts(Against::Baseline),
         ["--bless"] => counts(Against::Bless),
         ["--markers"] => counts(Against::Nothing),
@@ -57,7 +61,9 @@ fn main() -> ExitCode {
             .map_err(Into::into)
             .and_then(|depth| one_core::count(depth).map(|()| Vec::new())),
         _ => {
-            eprintln!("usage: driver_cost [--gate | --bless | --markers | --vfio-user | --sums]");
+            eprintln!(
+                "usage: driver_cost [--times | --gate | --bless | --markers | --vfio-user | --sums]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -86,9 +92,17 @@ fn everything() -> Failures {
 }
 
 /// Takes times, and holds them to their bars if nobody else used the machine meanwhile.
-fn held_when_quiet(times: fn() -> Failures) -> Failures {
+fn held_when_quiet(times: fn(Option<Cores>) -> Failures) -> Failures {
+    let cores = Cores::choose();
+    match cores {
+        Some(cores) => {
+            cores.stay();
+            println!("processors: {cores}");
+        }
+        None => println!("processors: not chosen, both sides may share one"),
+    }
     let watch = machine::Watch::start();
-    let mut missed = times()?;
+    let mut missed = times(cores)?;
     let quiet = match watch.verdict() {
         Some(others) => {
             let quiet = others.quiet();
@@ -115,7 +129,7 @@ fn held_when_quiet(times: fn() -> Failures) -> Failures {
 }
 
 /// What moves with the machine.
-fn times() -> Result<Vec<String>, Box<dyn Error>> {
+fn times(cores: Option<Cores>) -> Failures {
     let mut missed = Vec::new();
     println!(
         "\none thread: driver + inline emulator, less bare host + inline emulator; ns per 4 KiB read"
@@ -155,7 +169,7 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
         "\ntwo threads: driver and emulator, against a bare ring pair; million reads of 4 KiB a second"
     );
     for depth in [1, 32, 128] {
-        let two = two_cores::two_cores(depth)?;
+        let two = two_cores::two_cores(depth, cores)?;
         let million = |spread: rounds::Spread| rounds::Spread {
             p10: spread.p10 / 1e6,
             median: spread.median / 1e6,
@@ -185,18 +199,18 @@ fn times() -> Result<Vec<String>, Box<dyn Error>> {
             ));
         }
     }
-    missed.extend(over_vfio_user()?);
+    missed.extend(over_vfio_user(cores)?);
     Ok(missed)
 }
 
 /// The same, with the emulator in another process.
-fn over_vfio_user() -> Result<Vec<String>, Box<dyn Error>> {
+fn over_vfio_user(cores: Option<Cores>) -> Failures {
     let mut missed = Vec::new();
     println!(
         "\ntwo processes: driver and served emulator over vfio-user, against a bare ring pair; million reads of 4 KiB a second"
     );
     for depth in [1, 32, 128] {
-        let found = vfio_user::vfio_user(depth)?;
+        let found = vfio_user::vfio_user(depth, cores)?;
         let million = |spread: rounds::Spread| rounds::Spread {
             p10: spread.p10 / 1e6,
             median: spread.median / 1e6,

@@ -3,6 +3,7 @@
 use crate::bare::{self, BareDevice, BareHost};
 use crate::by_hand;
 use crate::by_hand::ByHand;
+use crate::cores::Cores;
 use crate::inline::{null_emulator, read_so_far};
 use crate::ledger::Ledger;
 use crate::machine::cpu_ns;
@@ -16,7 +17,7 @@ use underpin::emulator::Emulator;
 use underpin::nvme::transport::Embedded;
 use underpin::{Controller, ControllerOptions, PoolOptions};
 
-pub(crate) const ROUNDS: usize = 31;
+pub(crate) const ROUNDS: usize = 101;
 /// Of each round and arm, after a start-up that is not counted.
 pub(crate) const SLICE: Duration = Duration::from_millis(15);
 pub(crate) const START_UP: Duration = Duration::from_millis(2);
@@ -109,9 +110,9 @@ struct Ours {
 }
 
 impl Ours {
-    fn new(space: &DmaSpace, depth: u16) -> Result<Self, Box<dyn Error>> {
+    fn new(space: &DmaSpace, depth: u16, cores: Option<Cores>) -> Result<Self, Box<dyn Error>> {
         let emulator = null_emulator()?;
-        emulator.start_thread()?;
+        Cores::start_device(cores, || emulator.start_thread())?;
         let transport = Embedded::new("threaded", emulator.clone());
         let controller =
             Controller::with_transport(transport, space, ControllerOptions::default())?;
@@ -141,7 +142,11 @@ impl Ours {
     }
 }
 
-pub(crate) fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dyn Error>> {
+pub(crate) fn bare_slice(
+    space: &DmaSpace,
+    depth: usize,
+    cores: Option<Cores>,
+) -> Result<Slice, Box<dyn Error>> {
     let (memory, _rings) = bare::pair_memory(space, depth)?;
     let pool = space.pool(
         "bare",
@@ -152,7 +157,7 @@ pub(crate) fn bare_slice(space: &DmaSpace, depth: usize) -> Result<Slice, Box<dy
     )?;
     let pages = (0..depth).map(|_| pool.alloc()).collect::<Result<_, _>>()?;
     let mut host = BareHost::new(&memory, 1, pages)?;
-    let device = BareDevice::start(&memory)?;
+    let device = Cores::start_device(cores, || BareDevice::start(&memory))?;
     let slice = {
         let host = std::cell::RefCell::new(&mut host);
         let submit = |count| {
@@ -179,9 +184,9 @@ struct Mixed {
 }
 
 impl Mixed {
-    fn new(space: &DmaSpace, depth: usize) -> Result<Self, Box<dyn Error>> {
+    fn new(space: &DmaSpace, depth: usize, cores: Option<Cores>) -> Result<Self, Box<dyn Error>> {
         let emulator = null_emulator()?;
-        emulator.start_thread()?;
+        Cores::start_device(cores, || emulator.start_thread())?;
         let hand = ByHand::new(&emulator, &thread::yield_now, space, depth)?;
         let before = settled(&emulator);
         Ok(Self {
@@ -224,16 +229,16 @@ fn settled(emulator: &Emulator) -> Ledger {
 }
 
 /// Measures at `depth`.
-pub(crate) fn two_cores(depth: u16) -> Result<TwoCores, Box<dyn Error>> {
+pub(crate) fn two_cores(depth: u16, cores: Option<Cores>) -> Result<TwoCores, Box<dyn Error>> {
     let space = DmaSpace::new();
     let count = usize::from(depth);
-    let mut ours = Ours::new(&space, depth)?;
-    let mut mixed = Mixed::new(&space, count)?;
+    let mut ours = Ours::new(&space, depth, cores)?;
+    let mut mixed = Mixed::new(&space, count, cores)?;
     let [ours_slices, bare_slices, mixed_slices] = interleave(
         ROUNDS,
         [
             &mut || ours.slice(count).map_err(Into::into),
-            &mut || bare_slice(&space, count),
+            &mut || bare_slice(&space, count, cores),
             &mut || mixed.slice(count).map_err(Into::into),
         ],
     )?;

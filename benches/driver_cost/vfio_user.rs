@@ -1,5 +1,6 @@
 //! The driver over vfio-user: the emulator in a process of its own, as `underpin serve` has it,
 //! against the bare pair of the same run. This program started once more is that process.
+use crate::cores::Cores;
 use crate::inline::{null_config, read_so_far};
 use crate::ledger::Ledger;
 use crate::ours::OurHost;
@@ -125,8 +126,8 @@ fn slice(host: &mut OurHost, depth: usize) -> Result<Slice, String> {
 }
 
 /// Measures at `depth`.
-pub(crate) fn vfio_user(depth: u16) -> Result<VfioUser, Box<dyn Error>> {
-    let mut server = Server::start()?;
+pub(crate) fn vfio_user(depth: u16, cores: Option<Cores>) -> Result<VfioUser, Box<dyn Error>> {
+    let mut server = Cores::start_device(cores, Server::start)?;
     let space = DmaSpace::new();
     let url = format!("vfio-user:{}", server.path.display());
     let controller = Controller::open(&url, &space, ControllerOptions::default())?;
@@ -138,7 +139,7 @@ pub(crate) fn vfio_user(depth: u16) -> Result<VfioUser, Box<dyn Error>> {
         ROUNDS,
         [
             &mut || slice(&mut host, count).map_err(Into::into),
-            &mut || bare_slice(&bare_space, count),
+            &mut || bare_slice(&bare_space, count, cores),
         ],
     )?;
     host.check(server.read_so_far()?.since(before))?;
