@@ -5,7 +5,7 @@ use crate::inline::{null_config, read_so_far};
 use crate::ledger::Ledger;
 use crate::ours::OurHost;
 use crate::rounds::{Spread, interleave, paired};
-use crate::two_cores::{ROUNDS, SLICE, START_UP, Slice, bare_slice, drain, pump};
+use crate::two_cores::{SLICE, START_UP, Slice, bare_slice, drain, pump, rounds};
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -136,7 +136,7 @@ pub(crate) fn vfio_user(depth: u16, cores: Option<Cores>) -> Result<VfioUser, Bo
     let count = usize::from(depth);
     let bare_space = DmaSpace::new();
     let [ours, bare] = interleave(
-        ROUNDS,
+        rounds(depth),
         [
             &mut || slice(&mut host, count).map_err(Into::into),
             &mut || bare_slice(&bare_space, count, cores),
