@@ -15,17 +15,17 @@ use underpin_nvme_spec::{AdminOpcode, Qid, Sqe, Status};
 pub(crate) struct Admin {
     queue: Queue<DmaBuf>,
     answers: Vec<Ended<DmaBuf>>,
+    /// Commands in flight whose callers are gone: their answers are nobody's.
+    left: Vec<Token>,
     events: EventWatch,
 }
-
-/// Answers kept for callers that never come back; far more than can be in flight.
-const KEPT_ANSWERS: usize = 256;
 
 impl Admin {
     pub(crate) fn new(queue: Queue<DmaBuf>) -> Self {
         Self {
             queue,
             answers: Vec::new(),
+            left: Vec::new(),
             events: EventWatch::default(),
         }
     }
@@ -35,19 +35,28 @@ impl Admin {
     }
 
     pub(crate) fn poll(&mut self) {
-        let (answers, events) = (&mut self.answers, &mut self.events);
+        let (answers, left, events) = (&mut self.answers, &mut self.left, &mut self.events);
         self.queue.poll(usize::MAX, |ended| {
-            if !events.take(&ended) {
-                answers.push(ended);
+            if events.take(&ended) {
+                return;
+            }
+            match left.iter().position(|&token| token == ended.token) {
+                Some(at) => _ = left.swap_remove(at),
+                None => answers.push(ended),
             }
         });
-        let excess = self.answers.len().saturating_sub(KEPT_ANSWERS);
-        self.answers.drain(..excess);
     }
 
     /// What is told of events, and the queue that their requests are on.
     pub(crate) const fn events(&mut self) -> (&mut EventWatch, &mut Queue<DmaBuf>) {
         (&mut self.events, &mut self.queue)
+    }
+
+    /// Nobody will fetch this answer.
+    fn leave(&mut self, token: Token) {
+        if self.fetch(token).is_none() {
+            self.left.push(token);
+        }
     }
 
     fn fetch(&mut self, token: Token) -> Option<Ended<DmaBuf>> {
@@ -169,6 +178,15 @@ impl Call {
             }
             Outcome::Lost => Err(inner.failed()),
         })
+    }
+
+    /// Its caller goes: the command ends by itself, and its answer is not kept.
+    pub(crate) fn leave(&mut self, inner: &Inner) {
+        if let State::InFlight(token) = std::mem::replace(&mut self.state, State::Over)
+            && let Some(admin) = inner.admin.lock().as_mut()
+        {
+            admin.leave(token);
+        }
     }
 
     /// Waits for the answer; no longer than the admin deadline, which fails the controller.

@@ -67,6 +67,8 @@ pub struct Controller(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     /// Tells one controller's namespaces from another's.
     number: AtomicU32,
+    /// How often its namespaces, or their number, have changed.
+    renewals: Mutex<u64>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) space: DmaSpace,
     pub(crate) identity: Identity,
@@ -403,6 +405,7 @@ impl Inner {
         ledger.enter(Arc::clone(admin.queue().published()));
         Ok(Self {
             number: AtomicU32::new(new_number()),
+            renewals: Mutex::new(0),
             transport,
             space: space.clone(),
             identity,
@@ -449,16 +452,33 @@ impl Inner {
     /// Blocks may have another size from now on: requests made before are nobody's. There are no
     /// queues that could take them.
     pub(crate) fn renew_number(&self) {
+        let mut renewals = self.renewals.lock();
+        *renewals += 1;
         self.number.store(new_number(), Ordering::Relaxed);
     }
 
-    /// These are the namespaces from now on.
-    pub(crate) fn renew(&self, namespaces: Vec<Namespace>) {
+    /// For [`renew`](Self::renew), to be asked before namespaces are identified.
+    pub(crate) fn renewals(&self) -> u64 {
+        *self.renewals.lock()
+    }
+
+    /// These are the namespaces from now on; with another number if `resized`. False, and nothing
+    /// done, when others have changed them after `before`: what was found may be older than that.
+    pub(crate) fn renew(&self, before: u64, resized: bool, namespaces: Vec<Namespace>) -> bool {
+        let mut renewals = self.renewals.lock();
+        if *renewals != before {
+            return false;
+        }
+        *renewals += 1;
+        if resized {
+            self.number.store(new_number(), Ordering::Relaxed);
+        }
         let number = self.number();
         let facts = self.facts();
         let known = namespaces.into_iter();
         let known = known.map(|namespace| namespace.with_abilities(number, &facts.abilities));
         facts.namespaces.renew(known.collect());
+        true
     }
 
     /// Takes all I/O queues, so that none is made; how many are in use where some are.
@@ -482,8 +502,12 @@ impl Inner {
         self.facts().abilities.has_admin(opcode)
     }
 
-    /// The volatile write cache was switched on or off.
+    /// The volatile write cache, where there is one, was switched on or off.
     pub(crate) fn cache_is(&self, on: bool) {
+        let number = self.facts().write_cache.load(Ordering::Relaxed);
+        if WriteCache::from_number(number) == WriteCache::Absent {
+            return;
+        }
         let cache = if on {
             WriteCache::Enabled
         } else {

@@ -31,6 +31,12 @@ impl Generation {
         &self.last().namespaces
     }
 
+    /// The namespaces of every identification there was.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Namespace> {
+        let each = std::iter::successors(Some(self), |one| one.next.get().map(Box::as_ref));
+        each.flat_map(|one| &one.namespaces)
+    }
+
     /// From now on these are the namespaces.
     pub(crate) fn renew(&self, namespaces: Vec<Namespace>) {
         // A list that grows with every look would be the device's to fill.

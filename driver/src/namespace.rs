@@ -230,6 +230,27 @@ impl Namespace {
         &self.identify
     }
 
+    /// The bytes of a block as they are transferred, with metadata where these lie behind the data
+    /// (FLBAS bit 4); `None` where the device does not say.
+    pub(crate) fn transferred_block_bytes(&self) -> Option<u64> {
+        let format = self.identify.format();
+        let data = 1_u64.checked_shl(format.lbads().into());
+        let behind = match self.identify.flbas() & 1 << 4 {
+            0 => 0,
+            _ => u64::from(format.ms()),
+        };
+        data.filter(|&data| data >= 512)?.checked_add(behind)
+    }
+
+    /// True when `new` is the same namespace with blocks of another length.
+    pub(crate) fn is_resized(&self, new: &Self) -> bool {
+        let (old, new_bytes) = (
+            self.transferred_block_bytes(),
+            new.transferred_block_bytes(),
+        );
+        self.nsid == new.nsid && old.zip(new_bytes).is_some_and(|(old, new)| old != new)
+    }
+
     /// A read of `blocks` blocks from `lba` on.
     ///
     /// A part of them is read with a [`Vectored`](crate::dma::Vectored) buffer that skips the rest,

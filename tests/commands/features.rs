@@ -1,9 +1,9 @@
 //! Features.
 use crate::bench::Counter;
 use crate::support::Rig;
-use underpin::nvme::{Error, FeatureRequest, SetFeature, Status, WriteCache};
-use underpin::spec::Nsid;
+use underpin::nvme::{Error, FeatureRequest, Passthrough, SetFeature, Status, WriteCache};
 use underpin::spec::admin::{FeatureId, FeatureSelect, TemperatureThreshold};
+use underpin::spec::{AdminOpcode, Nsid};
 
 /// What is set is what is got, and the default is still known.
 #[test]
@@ -184,6 +184,56 @@ fn write_protection_is_of_one_namespace() {
     controller.set_write_protection(Nsid(2), false).unwrap();
     assert_eq!(state(2), 0);
     assert!(controller.set_write_protection(Nsid(3), true).is_err());
+    drop(controller);
+    rig.end();
+}
+
+/// However the write cache is switched on, nobody is told that it is off: not when the command was
+/// sent as it is, not when nobody fetched its answer.
+#[test]
+fn a_write_cache_that_may_be_on_is_not_told_to_be_off() {
+    let rig = Rig::new("size=1m");
+    let controller = rig.controller();
+    let sent_raw = |on: u32| Passthrough {
+        opcode: AdminOpcode::SET_FEATURES.0,
+        cdw10: u32::from(FeatureId::VOLATILE_WRITE_CACHE.0),
+        cdw11: on,
+        ..Passthrough::default()
+    };
+    controller.admin_passthrough(&sent_raw(0)).unwrap();
+    assert_eq!(controller.write_cache(), WriteCache::Disabled);
+    controller.admin_passthrough(&sent_raw(1)).unwrap();
+    assert_eq!(controller.write_cache(), WriteCache::Enabled);
+    controller.set_write_cache(false).unwrap();
+    let on = SetFeature::new(FeatureId::VOLATILE_WRITE_CACHE, 1);
+    let mut detached = controller.begin_set_feature(&on).unwrap();
+    let _ = detached.poll();
+    drop(detached);
+    let current = FeatureRequest::new(FeatureId::VOLATILE_WRITE_CACHE);
+    assert_eq!(controller.feature(&current).unwrap().dword, 1);
+    assert_eq!(controller.write_cache(), WriteCache::Enabled);
+    drop(controller);
+    rig.end();
+}
+
+/// An answer waits for whoever asked, however many others were asked for meanwhile and left.
+#[test]
+fn an_answer_waits_for_who_asked() {
+    let rig = Rig::new("size=1m");
+    let controller = rig.controller();
+    let request = FeatureRequest::new(FeatureId::ERROR_RECOVERY);
+    let mut first = controller.begin_feature(&request).unwrap();
+    // It may answer at once: then there is nothing to wait for.
+    let at_once = first.poll();
+    for _ in 0..600 {
+        let mut left = controller.begin_feature(&request).unwrap();
+        let _ = left.poll();
+        drop(left);
+        controller.feature(&request).unwrap();
+    }
+    let answer = at_once.or_else(|| (0..1_000_000).find_map(|_| first.poll()));
+    assert_eq!(answer.expect("the answer was lost").unwrap().dword, 0);
+    drop(first);
     drop(controller);
     rig.end();
 }

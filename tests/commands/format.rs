@@ -148,3 +148,20 @@ fn a_rescan_sees_changes() {
     drop(ended.buffer);
     bench.end();
 }
+
+/// A format that the device refuses leaves namespaces that can be used: those that the controller
+/// gives afterwards are taken by its queues.
+#[test]
+fn a_refused_format_leaves_namespaces_that_work() {
+    let rig = Rig::new("size=1m");
+    let controller = rig.controller();
+    controller.set_write_protection(Nsid(1), true).unwrap();
+    let error = controller.format(&format(1, 1), MINUTE).unwrap_err();
+    assert!(error.to_string().contains("Write Protected"), "{error}");
+    let ns = controller.namespace(None).unwrap();
+    let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default()).unwrap();
+    let page = rig.space.alloc(4096, 4096).unwrap();
+    let page = queue.run(ns.read(Lba(0), 8).unwrap(), page).unwrap();
+    drop((queue, page, ns, controller));
+    rig.end();
+}

@@ -34,6 +34,12 @@ impl<T> fmt::Debug for AdminCall<T> {
     }
 }
 
+impl<T> Drop for AdminCall<T> {
+    fn drop(&mut self) {
+        self.call.leave(&self.inner);
+    }
+}
+
 /// The memory of a command.
 pub(crate) enum Data<'a> {
     None,

@@ -2,11 +2,12 @@
 //! meaning here as typed values.
 use super::abilities::oncs;
 use super::call::{AdminCall, Data};
+use crate::controller::Inner;
 use crate::{Controller, Error};
-use underpin_nvme_spec::Nsid;
 use underpin_nvme_spec::admin::{
     FeatureAbility, FeatureId, FeatureSelect, GetFeatures, SetFeatures, TemperatureThreshold,
 };
+use underpin_nvme_spec::{AdminOpcode, Nsid, Sqe};
 
 /// Which value of which feature is wanted.
 ///
@@ -87,6 +88,23 @@ impl SetFeature {
             nsid: Nsid(0),
             save: false,
             data: Vec::new(),
+        }
+    }
+}
+
+/// Whether a command switches the volatile write cache, and which way.
+pub(super) fn switches_cache(sqe: &Sqe) -> Option<bool> {
+    let is_set = AdminOpcode(sqe.opcode()) == AdminOpcode::SET_FEATURES;
+    let is_cache = SetFeatures::from_sqe(sqe).fid == FeatureId::VOLATILE_WRITE_CACHE;
+    (is_set && is_cache).then(|| sqe.cdw11() & 1 != 0)
+}
+
+impl Inner {
+    /// A command that switches the write cache is about to be sent. One that switches it on may
+    /// do so though nobody fetches its answer: taken at its worst, it is on from now on.
+    pub(super) fn cache_may_be(&self, switched: Option<bool>) {
+        if switched == Some(true) {
+            self.cache_is(true);
         }
     }
 }
@@ -195,14 +213,14 @@ impl Controller {
             "ONCS bit 4, saved values of features, is 0",
         )?;
         let controller = self.clone();
-        let (id, cdw11) = (feature.id, feature.cdw11);
+        let cache = switches_cache(&sqe);
         let data = Data::Out(&feature.data);
-        AdminCall::new(&self.0, sqe, &data, None, move |dword, _| {
-            if id == FeatureId::VOLATILE_WRITE_CACHE {
-                controller.0.cache_is(cdw11 & 1 != 0);
-            }
+        let call = AdminCall::new(&self.0, sqe, &data, None, move |dword, _| {
+            cache.into_iter().for_each(|on| controller.0.cache_is(on));
             Ok(dword)
-        })
+        })?;
+        self.0.cache_may_be(cache);
+        Ok(call)
     }
 
     /// Sets a feature; the answer is dword 0 of the completion.

@@ -63,10 +63,10 @@ impl Controller {
         let formatted = call?.wait();
         // A format that failed may have got somewhere.
         self.0.renew_number();
-        let found = self.identify_again();
+        // Refused or not: the namespaces given from now on have the number that queues take.
+        let renewed = self.identify_anew(|_| Ok(None));
         formatted?;
-        self.0.renew(found?);
-        Ok(())
+        renewed
     }
 
     fn check_format(&self, command: &FormatNvm) -> Result<(), Error> {
@@ -129,18 +129,30 @@ impl Controller {
     /// [`Error::QueuesInUse`] when blocks have another size and there are queue pairs: drop them
     /// and try again. [`Error::BadAnswer`], [`Error::Failed`].
     pub fn rescan(&self) -> Result<(), Error> {
-        let found = self.identify_again()?;
-        let resized = |old: &Namespace| {
-            let mut new = found.iter().filter(|new| new.nsid() == old.nsid());
-            new.any(|new| new.lba_bytes() != old.lba_bytes())
-        };
-        if self.namespaces().iter().any(resized) {
-            let _idle = self.0.idle()?;
-            self.0.renew_number();
-            self.0.renew(found);
-        } else {
-            self.0.renew(found);
+        self.identify_anew(|found| {
+            // Whoever has a handle that queues take, be it of a namespace that was away meanwhile.
+            let number = self.0.number();
+            let handed_out = self.0.facts().namespaces.all();
+            let mut current = handed_out.filter(|old| old.controller() == number);
+            let resized = current.any(|old| found.iter().any(|new| old.is_resized(new)));
+            resized.then(|| self.0.idle()).transpose()
+        })
+    }
+
+    /// Identifies all namespaces, and once more where others did so, or formatted, meanwhile: the
+    /// older finding would bring back sizes of blocks that are no more. `make_idle` gets what was
+    /// found, and sets the queues aside where requests made before must be nobody's.
+    fn identify_anew<'a>(
+        &'a self,
+        make_idle: impl Fn(&[Namespace]) -> Result<Option<Idle<'a>>, Error>,
+    ) -> Result<(), Error> {
+        loop {
+            let before = self.0.renewals();
+            let found = self.identify_again()?;
+            let idle = make_idle(&found)?;
+            if self.0.renew(before, idle.is_some(), found) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Commands that the driver does not know, sent as their caller has them: admin commands with
 //! memory of the driver's own, I/O commands with the caller's buffer.
 use super::call::{AdminCall, Data};
+use super::features::switches_cache;
 use crate::dma::Payload;
 use crate::slots::{Describe, Token};
 use crate::{Controller, Error, Namespace, QueuePair, Refused};
@@ -126,6 +127,7 @@ impl Controller {
     ) -> Result<AdminCall<PassthroughAnswer>, Error> {
         let sqe = command.sqe();
         let opcode = AdminOpcode(command.opcode);
+        let cache = switches_cache(&sqe);
         if !command.overrule_driver {
             self.0.refuse_harm(&sqe)?;
             self.0.need(
@@ -143,9 +145,13 @@ impl Controller {
         let time = command
             .timeout_ms
             .map(|ms| Duration::from_millis(u64::from(ms)));
-        AdminCall::new(&self.0, sqe, &data, time, |dw0, data| {
+        let controller = self.clone();
+        let call = AdminCall::new(&self.0, sqe, &data, time, move |dw0, data| {
+            cache.into_iter().for_each(|on| controller.0.cache_is(on));
             Ok(PassthroughAnswer { dw0, data })
-        })
+        })?;
+        self.0.cache_may_be(cache);
+        Ok(call)
     }
 
     /// Sends an admin command and waits for its end.
@@ -182,7 +188,8 @@ impl Namespace {
     /// # Errors
     /// [`Error::NotSupported`] for an opcode that the device says it lacks, unless overruled;
     /// [`Error::Request`] where the command is known to transfer more than `len_bytes` bytes: the
-    /// device would write over what lies behind.
+    /// device would write over what lies behind; and, unless overruled, for one that names blocks
+    /// where the device does not say how long they are.
     pub fn passthrough(&self, command: &Passthrough, len_bytes: u64) -> Result<RawIo, Error> {
         let sqe = command.sqe().with_nsid(self.nsid());
         let opcode = NvmOpcode(command.opcode);
@@ -195,8 +202,20 @@ impl Namespace {
         }
         let transfers = match opcode {
             NvmOpcode::READ | NvmOpcode::WRITE | NvmOpcode::COMPARE => {
-                u64::from(ReadWrite::from_sqe(&sqe).blocks) * u64::from(self.lba_bytes())
+                let blocks = u64::from(ReadWrite::from_sqe(&sqe).blocks);
+                match self.transferred_block_bytes() {
+                    Some(bytes) => blocks.saturating_mul(bytes),
+                    None if command.overrule_driver => 0,
+                    None => {
+                        return Err(Error::Request(format!(
+                            "{opcode} transfers nobody knows how many bytes: how long the blocks \
+                             of {self} are is not known"
+                        )));
+                    }
+                }
             }
+            // NUMD, counted from 0 (Base 2.0, 7.4).
+            NvmOpcode::RESERVATION_REPORT => (u64::from(command.cdw10) + 1) * 4,
             NvmOpcode::DATASET_MANAGEMENT => {
                 u64::from(DatasetManagement::from_sqe(&sqe).ranges) * 16
             }
@@ -267,6 +286,7 @@ impl<B: Payload> QueuePair<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use underpin_nvme_spec::identify::{IdentifyNamespace, LbaFormat};
 
     /// Base 2.0, 3.3.3.1: 01b to the device, 10b from it, 11b both, 00b neither.
     #[test]
@@ -283,6 +303,47 @@ mod tests {
             assert_eq!(goes(PassthroughData::In(4)), may_read, "{bits}");
             assert_eq!(goes(PassthroughData::Out(vec![0])), may_write, "{bits}");
         }
+    }
+
+    /// What a block has by the namespace's own format counts, be it one that the driver does not
+    /// use itself: the device would write over what lies behind the buffer.
+    #[test]
+    fn no_block_is_longer_than_its_buffer() {
+        for (lbads, ms, flbas, bytes) in [
+            (9, 0, 0, 512),
+            (12, 0, 0, 4096),
+            (17, 0, 0, 128 << 10),
+            (9, 8, 1 << 4, 520),
+            // Metadata elsewhere.
+            (9, 8, 0, 512),
+        ] {
+            let mut page = IdentifyNamespace::zeroed();
+            page.set_nsze(1 << 10);
+            page.set_lba_format(0, LbaFormat::new(ms, lbads, 0));
+            page.set_flbas(flbas);
+            let ns = Namespace::new(1, Nsid(1), Box::new(page), (0, 0), u64::MAX);
+            let read = Passthrough {
+                opcode: NvmOpcode::READ.0,
+                ..Passthrough::default()
+            };
+            assert!(ns.passthrough(&read, bytes).is_ok(), "{ns}");
+            assert!(ns.passthrough(&read, bytes - 1).is_err(), "{ns}");
+        }
+        let unknown = Namespace::of_other_command_set(1, Nsid(1), Some(2));
+        let mut command = Passthrough {
+            opcode: NvmOpcode::READ.0,
+            ..Passthrough::default()
+        };
+        assert!(unknown.passthrough(&command, 4096).is_err());
+        command.overrule_driver = true;
+        assert!(unknown.passthrough(&command, 4096).is_ok());
+        let report = Passthrough {
+            opcode: NvmOpcode::RESERVATION_REPORT.0,
+            cdw10: 15,
+            ..Passthrough::default()
+        };
+        assert!(unknown.passthrough(&report, 64).is_ok());
+        assert!(unknown.passthrough(&report, 63).is_err());
     }
 
     /// Every dword of the command is the caller's.
