@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::control::Control;
 use crate::engine::Devices;
 use crate::job::{self, Jobs};
-use crate::log;
+use crate::log::{self, complain};
 use crate::options::{OptionError, Origin};
 use crate::plan::Plan;
 use crate::report::status::StatusLine;
@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
         Err(errors) => return usage(&errors),
     };
     for warning in &jobs.warnings {
-        eprintln!("underpin-fio: note: {warning}");
+        complain!("note: {warning}");
     }
     if let Err(error) = check(&request, &jobs) {
         return usage(&[error]);
@@ -80,7 +80,7 @@ fn print(text: &str) -> ExitCode {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("underpin-fio: cannot write the answer: {error}");
+            complain!("cannot write the answer: {error}");
             ExitCode::from(EXIT_FAILED)
         }
         _ => ExitCode::SUCCESS,
@@ -99,7 +99,7 @@ fn output_is_open() -> Result<(), OptionError> {
 
 fn usage(errors: &[OptionError]) -> ExitCode {
     for error in errors {
-        eprintln!("underpin-fio: {error}");
+        complain!("{error}");
     }
     ExitCode::from(EXIT_USAGE)
 }
@@ -137,7 +137,7 @@ fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
     log::install();
     let control = Arc::new(Control::default());
     if let Err(error) = signals::install(&control.stop) {
-        eprintln!("underpin-fio: cannot handle signals: {error}");
+        complain!("cannot handle signals: {error}");
     }
     let environment = Environment {
         clock: Clock::start(),
@@ -166,7 +166,7 @@ fn start(request: &RunRequest, jobs: Jobs, mut printer: Printer) -> ExitCode {
     printer.print(&report, &formats);
     let troubles = environment.devices.close();
     for trouble in &troubles {
-        eprintln!("underpin-fio: {trouble}");
+        complain!("{trouble}");
     }
     if interrupted {
         ExitCode::from(EXIT_INTERRUPTED)
@@ -230,7 +230,7 @@ impl Printer {
         if let Err(error) = result
             && !std::mem::replace(&mut self.failed, true)
         {
-            eprintln!("underpin-fio: cannot write the report: {error}");
+            complain!("cannot write the report: {error}");
         }
     }
 
@@ -239,7 +239,7 @@ impl Printer {
         if self.has_text() {
             self.write(&format!("{line}\n"));
         } else {
-            eprintln!("{line}");
+            log::line(line);
         }
     }
 

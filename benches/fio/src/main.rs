@@ -6,6 +6,8 @@
 //! from `generate` through an `engine` and counts in `stats`, `report` prints.
 
 #![deny(unsafe_code)]
+// They panic when the stream is full or closed.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod app;
 mod cli;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::control::{Progress, ThreadState};
 use crate::layout;
+use crate::log::complain;
 use crate::plan::{Plan, PlannedThread};
 use crate::report::disks::DiskWatch;
 use crate::report::status::StatusLine;
@@ -199,7 +200,7 @@ impl Desk<'_> {
                     errno,
                     text: error.to_string(),
                 };
-                eprintln!("underpin-fio: {}", failure.text);
+                complain!("{}", failure.text);
                 watch.outcome = Some(Box::new(Outcome {
                     stats: JobStats::new(spec.percentile_kinds),
                     failure: Some(failure),
@@ -305,10 +306,7 @@ impl Desk<'_> {
             return;
         };
         if let Some(failure) = &outcome.failure {
-            eprintln!(
-                "underpin-fio: {}: {}",
-                watch.planned.spec.name, failure.text
-            );
+            complain!("{}: {}", watch.planned.spec.name, failure.text);
         }
         watch.outcome = Some(outcome);
     }

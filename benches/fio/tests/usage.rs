@@ -410,6 +410,31 @@ fn help_that_is_lost_is_a_failure() {
     assert_eq!(result.status.code(), Some(1), "{stderr}");
 }
 
+/// Standard error that is full, as on a disk of logs, costs neither the report nor the exit status,
+/// whichever thread has something to say.
+#[test]
+fn a_full_standard_error_changes_nothing() {
+    for fault in ["status:0x281@op=read+nth=9", "cfs@op=read+nth=9"] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut program = ours();
+        program.env("RUST_LOG", "debug").args([
+            "--name=a",
+            "--ioengine=underpin",
+            "--rw=read",
+            "--size=1m",
+            "--output-format=json",
+            &format!("--filename=emu:size=1m,fault={fault}"),
+        ]);
+        let (result, stdout, _) = output(program.stderr(full.unwrap()));
+        assert_eq!(result.status.code(), Some(1), "{fault}");
+        let report: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(report["jobs"][0]["error"], 5, "{fault}");
+    }
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let (result, _, _) = output(ours().arg("--bogus=1").stderr(full.unwrap()));
+    assert_eq!(result.status.code(), Some(2));
+}
+
 /// Stock fio's options that job files in the wild use are all known here, one
 /// way or another: no option of fio is answered with "unknown".
 #[test]

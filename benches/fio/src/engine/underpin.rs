@@ -8,6 +8,8 @@ use underpin::{
     Completion, DmaBuf, Io, Lba, Namespace, Pool, PoolOptions, QueueOptions, QueuePair,
 };
 
+use crate::log::complain;
+
 use super::{Devices, Done, Engine, EngineError, Geometry, IoBuffer, IoFailure, Note, Op};
 use super::{OpenRequest, Refused, Request, Unit};
 
@@ -111,8 +113,8 @@ impl Engine for Underpin {
             } else {
                 String::new()
             };
-            eprintln!(
-                "underpin-fio: note: iodepth={} is not reached: a queue of {url} takes {} \
+            complain!(
+                "note: iodepth={} is not reached: a queue of {url} takes {} \
                  commands at a time{split}",
                 request.depth,
                 queue.depth(),

@@ -5,6 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use underpin::DeviceUrl;
+use underpin::emulator::EmulatorConfig;
+use underpin::nvme::{DeviceAddress, DeviceUrlError};
+
 use super::value::{MAX_BLOCK_BYTES, Value};
 use super::{EngineKind, JobSpec, Mix};
 use crate::options::ini::expand_environment;
@@ -328,6 +332,14 @@ impl Builder<'_> {
                 "ioengine=underpin needs filename=DEVICE_URL, for example emu:size=1g".to_owned(),
             );
         }
+        if spec.engine == EngineKind::Underpin {
+            // Before a job is started: those in front of it may write.
+            for url in spec.targets(0) {
+                if let Err(why) = device_url(&url) {
+                    problems.push(format!("filename={url}: {why}"));
+                }
+            }
+        }
         if spec.engine != EngineKind::Underpin && spec.targets(0).is_empty() {
             problems.push(format!("filename={} names no file", spec.filename));
         }
@@ -417,5 +429,17 @@ impl Builder<'_> {
             self.complain(problem);
         }
         self.warnings.extend(notes);
+    }
+}
+
+/// Understands a device URL down to the last option of an embedded controller.
+fn device_url(text: &str) -> Result<(), String> {
+    let url: DeviceUrl = text.parse().map_err(|error: DeviceUrlError| error.why)?;
+    match url.device {
+        DeviceAddress::Embedded(body) => body
+            .parse::<EmulatorConfig>()
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        _ => Ok(()),
     }
 }

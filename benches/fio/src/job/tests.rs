@@ -128,9 +128,22 @@ fn mistakes_say_what_is_accepted() {
         ("time_based", &["runtime"]),
         ("verify_only", &["verify=crc32c"]),
         ("ioengine=underpin", &["filename", "emu:"]),
+        (
+            "ioengine=underpin\nfilename=nvme0",
+            &["filename=nvme0", "emu:"],
+        ),
+        (
+            "ioengine=underpin\nfilename=emu:szie=1g",
+            &["szie", "`size`"],
+        ),
+        (
+            "ioengine=underpin\nfilename=emu:size=1g,fault=bogus",
+            &["bogus", "no such fault"],
+        ),
         ("filename=emu:size=1g", &["ioengine=underpin"]),
     ] {
-        let text = one(&[line]).expect_err(line);
+        let lines: Vec<&str> = line.split('\n').collect();
+        let text = one(&lines).expect_err(line);
         for word in words {
             assert!(text.contains(word), "{line}: {text}");
         }
@@ -212,7 +225,7 @@ fn no_bytes_make_the_parser_panic() {
     use crate::random::Random;
     const SOUND: &str = "[global]\nbs=4k,64k\nsize=10%\nfilename=/a:b\n[a]\nrw=randrw:8\n\
         runtime=30s\npercentile_list=50:99.9\nverify=crc32c\nverify_interval=512\n\
-        [b]\nstonewall\nrw=write:4k\nioengine=underpin\nfilename=${BS}?ns=1\nkb_base=1000\n\
+        [b]\nstonewall\nrw=write:4k\nioengine=underpin\nfilename=emu:size=${BS}?ns=1\nkb_base=1000\n\
         include x\nnumjobs=3\noffset_increment=1g\n";
     const WORDS: &[u8] = b"[]=\n#;:,%${}0x9kKmMgGtTpP-+.\\\0\xff\xc3 ";
     let folder = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::engine::{IoBuffer, Note, Op, Request};
 use crate::generate::{Access, Generator};
 use crate::job::JobSpec;
+use crate::log::complain;
 use crate::random::Random;
 use crate::stats::Direction;
 use crate::verify::{self, Expected, Stamp};
@@ -94,12 +95,9 @@ impl Checker {
             });
         }
         if self.bad_blocks <= NAMED_BAD_BLOCKS {
-            eprintln!("underpin-fio: {}: {text}", self.job);
+            complain!("{}: {text}", self.job);
         } else if self.bad_blocks == NAMED_BAD_BLOCKS + 1 {
-            eprintln!(
-                "underpin-fio: {}: more bad blocks are only counted",
-                self.job
-            );
+            complain!("{}: more bad blocks are only counted", self.job);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::engine::{psync::Psync, underpin::Underpin, uring::Uring};
 use crate::generate::{Generator, Region};
 use crate::job::{EngineKind, JobSpec};
 use crate::layout;
+use crate::log::complain;
 use crate::options::units::Amount;
 use crate::plan::PlannedThread;
 use crate::random::{self, Random, Seeds};
@@ -199,8 +200,8 @@ fn run_on<E: Engine>(
     let in_ramp = passes.pump.timing.ramp_end_ns.is_some();
     *result = passes.pump.into_stats();
     if in_ramp && outcome.is_ok() && !environment.control.stopping() {
-        eprintln!(
-            "underpin-fio: {}: the job ended within its ramp_time, so nothing was measured",
+        complain!(
+            "{}: the job ended within its ramp_time, so nothing was measured",
             spec.name
         );
     }

@@ -13,7 +13,7 @@ use crate::options::{Origin, Section};
 use crate::plan::Plan;
 use crate::sys::counting::allocations;
 
-/// An engine whose "device URL" says what goes wrong: `mem:short=3` cuts every
+/// An engine whose "device URL" says what goes wrong: `vfio-user:short=3` cuts every
 /// third transfer in half, `busy=4` takes four units at a time, `fail=7` fails the
 /// seventh transfer, `lose=9` drops the ninth write, `reorder=1` moves
 /// the data of a batch in reverse, `slow=1` takes a millisecond to submit.
@@ -80,7 +80,7 @@ impl Engine for Memory {
     const COMPLETES_IN_QUEUE: bool = false;
 
     fn open(request: &OpenRequest<'_>, _devices: &Devices) -> Result<Self, EngineError> {
-        let text = request.targets[0].strip_prefix("mem:").unwrap();
+        let text = request.targets[0].strip_prefix("vfio-user:").unwrap();
         let number = |key: &str| {
             text.split(',')
                 .find_map(|part| part.strip_prefix(key)?.strip_prefix('='))
@@ -214,7 +214,7 @@ fn ios(stats: &JobStats) -> [u64; 2] {
 fn short_transfers_are_continued() {
     for rw in ["rw=write", "rw=randrw"] {
         let (stats, result) = run(&[
-            "filename=mem:short=3",
+            "filename=vfio-user:short=3",
             rw,
             "bs=16k",
             "iodepth=4",
@@ -233,7 +233,7 @@ fn short_transfers_are_continued() {
 #[test]
 fn a_busy_engine_is_offered_the_unit_again() {
     let (stats, result) = run(&[
-        "filename=mem:busy=3",
+        "filename=vfio-user:busy=3",
         "rw=randwrite",
         "iodepth=16",
         "verify=crc32c",
@@ -251,7 +251,7 @@ fn a_busy_engine_is_offered_the_unit_again() {
 /// engine's own drop checks that).
 #[test]
 fn an_error_ends_the_job_with_nothing_in_flight() {
-    let (stats, result) = run(&["filename=mem:fail=7", "rw=read", "iodepth=8"]);
+    let (stats, result) = run(&["filename=vfio-user:fail=7", "rw=read", "iodepth=8"]);
     let failure = result.unwrap_err();
     assert_eq!(failure.errno, libc::EIO);
     assert!(failure.text.contains("offset 24576"), "{}", failure.text);
@@ -264,14 +264,14 @@ fn an_error_ends_the_job_with_nothing_in_flight() {
 #[test]
 fn lost_writes_are_found() {
     for (lose, loops) in [(9, "loops=1"), (256 + 9, "loops=2")] {
-        let filename = format!("filename=mem:lose={lose}");
+        let filename = format!("filename=vfio-user:lose={lose}");
         let (_, result) = run(&[&filename, "rw=write", "iodepth=4", "verify=crc32c", loops]);
         let failure = result.unwrap_err();
         assert_eq!(failure.errno, libc::EILSEQ);
         assert_eq!(failure.text, "1 bad block", "{loops}");
     }
     let (_, result) = run(&[
-        "filename=mem:lose=9",
+        "filename=vfio-user:lose=9",
         "rw=write",
         "verify=crc32c",
         "verify_fatal",
@@ -289,7 +289,7 @@ fn lost_writes_are_found() {
 #[test]
 fn overlapping_writes_are_kept_apart() {
     let (stats, result) = run(&[
-        "filename=mem:reorder=1",
+        "filename=vfio-user:reorder=1",
         "rw=randwrite",
         "norandommap",
         "size=32k",
@@ -305,7 +305,7 @@ fn overlapping_writes_are_kept_apart() {
 /// Batches are what the options say.
 #[test]
 fn batches_keep_to_their_limits() {
-    let lines = ["filename=mem:x", "rw=read", "iodepth=16"];
+    let lines = ["filename=vfio-user:x", "rw=read", "iodepth=16"];
     let (stats, _) = run(&[&lines[..], &["iodepth_batch=1"]].concat());
     assert_eq!(stats.submitted[1], 256);
     assert_eq!(stats.submitted.iter().sum::<u64>(), 256);
@@ -326,7 +326,12 @@ fn batches_keep_to_their_limits() {
 /// not completion latency.
 #[test]
 fn submission_time_is_submission_latency() {
-    let (stats, _) = run(&["filename=mem:slow=1", "rw=read", "iodepth=8", "size=64k"]);
+    let (stats, _) = run(&[
+        "filename=vfio-user:slow=1",
+        "rw=read",
+        "iodepth=8",
+        "size=64k",
+    ]);
     let read = stats.direction(Direction::Read);
     let (submission, total) = (read.submission.moments, read.total.moments);
     assert_eq!(submission.samples, 16);
@@ -338,7 +343,12 @@ fn submission_time_is_submission_latency() {
 /// Flushes come after every so many writes, and are counted apart.
 #[test]
 fn flushes_are_counted_apart() {
-    let (stats, result) = run(&["filename=mem:x", "rw=write", "fsync=16", "end_fsync=1"]);
+    let (stats, result) = run(&[
+        "filename=vfio-user:x",
+        "rw=write",
+        "fsync=16",
+        "end_fsync=1",
+    ]);
     result.unwrap();
     assert_eq!(stats.sync.moments.samples, 256 / 16);
     assert_eq!(ios(&stats), [0, 256]);
@@ -356,7 +366,7 @@ fn the_loop_does_not_allocate_per_io() {
     };
     for extra in ["verify=0", "fsync=4"] {
         let few = count(&[
-            "filename=mem:x",
+            "filename=vfio-user:x",
             "rw=randrw",
             "norandommap",
             "iodepth=8",
@@ -364,7 +374,7 @@ fn the_loop_does_not_allocate_per_io() {
             extra,
         ]);
         let many = count(&[
-            "filename=mem:x",
+            "filename=vfio-user:x",
             "rw=randrw",
             "norandommap",
             "iodepth=8",
@@ -381,7 +391,7 @@ fn the_loop_does_not_allocate_per_io() {
 fn a_stop_ends_the_job() {
     let control = Arc::new(Control::default());
     control.stop.store(true, Ordering::Relaxed);
-    let (stats, result) = run_with(&["filename=mem:x", "rw=read"], &mut |_| {}, &control);
+    let (stats, result) = run_with(&["filename=vfio-user:x", "rw=read"], &mut |_| {}, &control);
     result.unwrap();
     assert_eq!(ios(&stats)[0], 0);
 }
@@ -390,7 +400,7 @@ fn a_stop_ends_the_job() {
 #[test]
 fn the_first_limit_counts() {
     let (stats, _) = run(&[
-        "filename=mem:x",
+        "filename=vfio-user:x",
         "rw=randread",
         "time_based",
         "runtime=60s",
