@@ -13,7 +13,9 @@ pub(crate) struct RamMedium(Arc<Memory>);
 impl RamMedium {
     pub(crate) fn new(name: &str, size_bytes: u64) -> Result<Self, EmulatorError> {
         let page = PageSize::Small.bytes();
-        let whole_pages = size_bytes.checked_next_multiple_of(page).unwrap_or(0);
+        // What cannot be rounded up cannot be had either; the refusal names a number near it.
+        let whole_pages = size_bytes.checked_next_multiple_of(page);
+        let whole_pages = whole_pages.unwrap_or(size_bytes - size_bytes % page);
         Memory::new(name, whole_pages, PageSize::Small)
             .map(Self)
             .map_err(EmulatorError::Memory)
