@@ -1,5 +1,6 @@
 //! How the command ends when it does not end well: one message, the next step, a status.
 //! With `--json` the same as one object on standard output.
+use crate::output;
 use crate::text::escape;
 use serde_json::{Value, json};
 use std::io;
@@ -79,8 +80,8 @@ impl Problem {
 
     /// On standard error, with the next step.
     pub(crate) fn say(&self) {
-        eprintln!("error: {}", self.message);
-        eprintln!("  try: {}", self.hint);
+        output::complain(&format!("error: {}", self.message));
+        output::complain(&format!("  try: {}", self.hint));
     }
 }
 
@@ -136,7 +137,7 @@ impl Failure {
         problem.say();
         if as_json && problem.code != "output" {
             // Whether it can be written or not, the status is that of the problem.
-            let _ = crate::output::json(&json!({ "error": problem.json() }));
+            let _ = output::json(&json!({ "error": problem.json() }));
         }
         ExitCode::from(problem.exit)
     }

@@ -30,7 +30,13 @@ pub(crate) struct FeaturesArgs {
     #[arg(value_name = "FEATURE", value_parser = feature_id)]
     feature: Option<FeatureId>,
     /// The new value: dword 11 of the command; given again, dwords 12 to 15
-    #[arg(long = "value", value_name = "N", value_parser = number::<u32>, num_args = 1)]
+    #[arg(
+        long = "value",
+        value_name = "N",
+        value_parser = number::<u32>,
+        num_args = 1,
+        requires = "action"
+    )]
     values: Vec<u32>,
     /// The bytes of the new value, where it has some: a file, or - for standard input
     #[arg(long, value_name = "FILE", requires = "action")]
@@ -121,6 +127,15 @@ pub(crate) fn run(args: &FeaturesArgs) -> Result<(), Failure> {
     }
 }
 
+/// Refuses a namespace that is not there: a device that has the feature once for all of them may
+/// answer for it just the same.
+fn namespace_is_there(args: &FeaturesArgs, controller: &Controller) -> Result<(), Error> {
+    match args.url.nsid {
+        Some(nsid) => controller.namespace(Some(nsid)).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn request(args: &FeaturesArgs, id: FeatureId) -> FeatureRequest {
     let request = FeatureRequest::new(id);
     FeatureRequest {
@@ -134,6 +149,7 @@ fn request(args: &FeaturesArgs, id: FeatureId) -> FeatureRequest {
 
 /// All that the controller has: one that it lacks ends with an error status, and is left out.
 fn all(args: &FeaturesArgs, controller: &Controller) -> Result<Answer, Error> {
+    namespace_is_there(args, controller)?;
     let mut rows = Vec::new();
     let mut list = Vec::new();
     for id in known() {
@@ -165,6 +181,7 @@ fn get(args: &FeaturesArgs, id: FeatureId) -> Result<(), Failure> {
         ));
     }
     device::answer(&args.url, |controller| {
+        namespace_is_there(args, controller)?;
         let value = controller.feature(&request(args, id))?;
         if args.json {
             let mut object = Map::from_iter([("url".to_owned(), json!(args.url.to_string()))]);
@@ -211,6 +228,7 @@ fn set(args: &FeaturesArgs, id: FeatureId) -> Result<(), Failure> {
     let more = std::array::from_fn(|_| values.next().unwrap_or(0));
     let feature = SetFeature { more, ..feature };
     device::answer(&args.url, |controller| {
+        namespace_is_there(args, controller)?;
         let dword = controller.set_feature(&feature)?;
         Ok(if args.json {
             Answer::Json(json!({

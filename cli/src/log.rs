@@ -7,7 +7,9 @@ pub(crate) fn install() {
     let filter = match std::env::var("RUST_LOG") {
         Ok(wanted) if !wanted.is_empty() => EnvFilter::try_new(&wanted).unwrap_or_else(|error| {
             let wanted = crate::text::escape(&wanted);
-            eprintln!("warning: RUST_LOG={wanted} is not understood ({error}); using warn");
+            crate::output::complain(&format!(
+                "warning: RUST_LOG={wanted} is not understood ({error}); using warn"
+            ));
             EnvFilter::new("warn")
         }),
         _ => EnvFilter::new("warn"),
@@ -17,6 +19,8 @@ pub(crate) fn install() {
         .with_env_filter(filter)
         .with_ansi(stderr.is_terminal())
         .with_writer(std::io::stderr)
+        // It would be told of by `eprintln!`, which panics when standard error is what failed.
+        .log_internal_errors(false)
         .with_target(false)
         .without_time()
         .init();

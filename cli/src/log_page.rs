@@ -33,20 +33,20 @@ pub(crate) struct LogArgs {
     /// Any page, by its number: bytes, not meaning
     #[arg(long, value_name = "ID", value_parser = number::<u8>, requires = "len_bytes")]
     raw: Option<u8>,
-    /// How many bytes of it
+    /// How many bytes of the page that --raw names
     #[arg(long = "len", value_name = "BYTES", value_parser = number::<usize>, requires = "raw")]
     len_bytes: Option<usize>,
     /// Where in it to begin
-    #[arg(long, value_name = "BYTES", value_parser = number::<u64>, default_value = "0")]
+    #[arg(long, value_name = "BYTES", value_parser = number::<u64>, default_value = "0", requires = "raw")]
     offset: u64,
     /// Log specific field
-    #[arg(long, value_name = "N", value_parser = number::<u8>, default_value = "0")]
+    #[arg(long, value_name = "N", value_parser = number::<u8>, default_value = "0", requires = "raw")]
     lsp: u8,
     /// Log specific identifier
-    #[arg(long, value_name = "N", value_parser = number::<u16>, default_value = "0")]
+    #[arg(long, value_name = "N", value_parser = number::<u16>, default_value = "0", requires = "raw")]
     lsi: u16,
-    /// Leave an event that told of the page pending
-    #[arg(long)]
+    /// Leave an event that told of the page pending; with --raw
+    #[arg(long, requires = "raw")]
     retain: bool,
     /// Write the bytes of --raw as they are
     #[arg(long, requires = "raw", conflicts_with = "json")]

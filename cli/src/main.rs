@@ -1,6 +1,8 @@
 //! The `underpin` command: which NVMe devices there are, and what one says of itself.
 //! Exit status: 0 fine, 1 a device failed, 2 the command line is wrong.
 #![forbid(unsafe_code)]
+// They panic when the stream is full or closed.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod device;
@@ -54,18 +56,29 @@ fn refused(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default();
+    let message = what_is_wrong(&text);
     let is_url = text.contains("[URL]") || text.contains("<URL>");
     let problem = Problem {
         code: match error.kind() {
             clap::error::ErrorKind::ValueValidation if is_url => "url",
             _ => "usage",
         },
-        message: text::escape(first.trim_start_matches("error: ")),
+        message: text::escape(&message),
         hint: "underpin help explains".to_owned(),
         status: None,
         exit: EXIT_USAGE,
     };
     Failure::Told(problem).report(true)
+}
+
+/// What clap says before it repeats the usage, in one line: which arguments are missing, and which
+/// values there are, stand below its first one.
+fn what_is_wrong(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let told = lines.take_while(|line| {
+        let more = ["Usage:", "For more information", "Device URLs:", "tip:"];
+        !more.iter().any(|start| line.starts_with(start))
+    });
+    let told: Vec<_> = told.filter(|line| !line.is_empty()).collect();
+    told.join(" ").trim_start_matches("error: ").to_owned()
 }

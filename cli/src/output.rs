@@ -49,6 +49,12 @@ impl Answer {
     }
 }
 
+/// Writes a line to standard error. One that is full or that nobody reads changes nothing: the exit
+/// status still tells, and a server goes on.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Writes text to standard output.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     bytes(text.as_bytes())

@@ -101,6 +101,12 @@ pub(crate) fn run(args: &PassthruArgs) -> Result<(), Failure> {
             "leave one of them out",
         ));
     }
+    if args.queue == Queue::Io && args.timeout_ms.is_some() {
+        return Err(Failure::usage(
+            "--timeout-ms is for admin commands; those of an I/O queue have the queue's deadline",
+            "leave it out",
+        ));
+    }
     let data = match (args.data_in, &args.data_out) {
         (Some(len_bytes), _) if len_bytes as u64 > LONGEST => {
             return Err(Failure::usage(
@@ -150,6 +156,19 @@ pub(crate) fn run(args: &PassthruArgs) -> Result<(), Failure> {
 fn io(controller: &Controller, command: &Passthrough) -> Result<PassthroughAnswer, Error> {
     let nsid = Some(command.nsid).filter(|&nsid| nsid != Nsid(0));
     let namespace = controller.namespace(nsid)?;
+    // Base 2.0, 3.3.3.1: bits 1:0 of an opcode tell which way its data go.
+    let wrong_way = match &command.data {
+        PassthroughData::In(_) if command.opcode & 0b10 == 0 => Some("from"),
+        PassthroughData::Out(_) if command.opcode & 0b01 == 0 => Some("to"),
+        _ => None,
+    };
+    if let Some(way) = wrong_way {
+        let opcode = NvmOpcode(command.opcode);
+        return Err(Error::Request(format!(
+            "{opcode} ({:#04x}) has no data {way} the device, by the low two bits of its opcode",
+            command.opcode
+        )));
+    }
     let len_bytes = match &command.data {
         PassthroughData::In(len_bytes) => *len_bytes,
         PassthroughData::Out(bytes) => bytes.len(),

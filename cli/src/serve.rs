@@ -17,7 +17,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let config = args.config().map_err(|error| {
         Failure::usage(
             escape(&error.to_string()),
-            "`underpin help serve` shows the options; README.md has all keys of emu: URLs",
+            "`underpin help serve` shows the options; `cargo doc` lists all keys of emu: URLs at EmulatorConfig",
         )
     })?;
     let options = ServeOptions {

@@ -202,6 +202,9 @@ fn commands_that_should_not_be_sent() {
     assert_eq!(sent["error"]["status"]["name"], "Invalid Queue Identifier");
     let wrong_way = admin("--opcode 0x06 --cdw10 1 --data-out Cargo.toml").ends(1);
     assert_eq!(wrong_way.json()["error"]["code"], "request");
+    let wrong_way = "passthru emu:size=4m io --opcode 2 --data-out Cargo.toml --json";
+    let wrong_way = run(wrong_way.split(' ')).ends(1).json();
+    assert_eq!(wrong_way["error"]["code"], "request");
     for line in [
         "passthru emu:size=4m admin",
         "passthru emu:size=4m --opcode 6",
@@ -209,6 +212,7 @@ fn commands_that_should_not_be_sent() {
         "passthru emu:size=4m admin --opcode 6 --data-in 4 --data-out x",
         "passthru emu:size=4m?ns=1 io --opcode 0 --nsid 2",
         "passthru emu:size=4m io --opcode 2 --data-in 99999999999",
+        "passthru emu:size=4m io --opcode 2 --data-in 512 --timeout-ms 5",
     ] {
         run(line.split(' ')).ends(2);
     }
@@ -243,5 +247,62 @@ fn a_device_that_does_not_close_fails_the_command_after_its_answer() {
             "{}",
             run.stderr
         );
+    }
+}
+
+/// An option that would do nothing is a mistake, not a surprise: whoever gives it believes that
+/// something was set, or left as it is.
+#[test]
+fn options_without_effect_are_refused() {
+    for line in [
+        "features emu:size=4m --value 0",
+        "log changed-ns --retain emu:size=4m",
+        "log smart emu:size=4m --offset 8",
+        "log smart emu:size=4m --lsp 1",
+        "log smart emu:size=4m --lsi 1",
+    ] {
+        run(line.split(' ')).ends(2);
+    }
+    for rest in ["", " get 6", " set 6 --value 0"] {
+        let line = format!("features emu:size=4m?ns=7 --json{rest}");
+        let error = run(line.split(' ')).ends(1).json();
+        assert_eq!(error["error"]["code"], "no-namespace", "{line}");
+    }
+}
+
+/// JSON tells as much as the text does: what is missing, which values there are.
+#[test]
+fn mistakes_in_json_are_whole() {
+    for (line, told) in [
+        ("identify --json", "<URL>"),
+        ("log --json --raw 2 emu:size=4m", "--len <BYTES>"),
+        ("log --json bogus emu:size=4m", "smart"),
+    ] {
+        let error = run(line.split(' ')).ends(2).json();
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains(told), "{line}: {message}");
+        assert!(!message.contains("Usage"), "{line}: {message}");
+    }
+}
+
+/// Standard error that is full, as on a disk of logs, changes neither answer nor exit status.
+#[test]
+fn a_full_standard_error_changes_nothing() {
+    for (line, status, json) in [
+        ("identify --json emu:size=4m?ns=2", 1, true),
+        ("identify nvme0", 2, false),
+        ("list emu:size=4m", 0, false),
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let ended = command(line.split(' '))
+            .env("RUST_LOG", "debug")
+            .stderr(full.unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(ended.status.code(), Some(status), "{line}");
+        if json {
+            let answer: Value = serde_json::from_slice(&ended.stdout).unwrap();
+            assert_eq!(answer["error"]["code"], "no-namespace");
+        }
     }
 }

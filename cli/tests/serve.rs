@@ -437,3 +437,31 @@ fn mistakes_are_found_before_there_is_a_socket() {
     assert_eq!(found["namespaces"].as_array().unwrap().len(), 2);
     server.ends("TERM");
 }
+
+/// A client that breaks the protocol is told of on standard error. That nobody can write there,
+/// because a disk is full or a log's reader is gone, does not end the server.
+#[test]
+fn a_full_standard_error_does_not_end_the_server() {
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("nvme.sock");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut child = command(["serve", "--size", "4m", "--socket"])
+        .arg(&socket)
+        .stdout(Stdio::piped())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    let server = Server {
+        child,
+        stdout,
+        socket,
+        _folder: Some(folder),
+    };
+    let mut rude = std::os::unix::net::UnixStream::connect(&server.socket).unwrap();
+    rude.write_all(&[0xff; 64]).unwrap();
+    let _ = rude.read(&mut [0; 16]);
+    run(["list", &server.url()]).ends(0);
+    server.ends("INT");
+}
