@@ -755,13 +755,12 @@ fn broken_completions_fail_the_controller() {
     }
 }
 
-/// Completions that wait in the ring are not late, however late their host is: with a small
-/// budget, or after a break, it still finds all of them.
+/// Completions that wait in the ring are not late, however late their host takes them.
 #[test]
 fn a_host_that_is_late_does_not_blame_the_device() {
     let rig = Rig::new("size=1m");
     let options = ControllerOptions {
-        command_timeout: Duration::from_millis(300),
+        command_timeout: Duration::from_millis(900),
         ..ControllerOptions::default()
     };
     let controller = rig.open(options).unwrap();
@@ -791,7 +790,11 @@ fn a_host_that_is_late_does_not_blame_the_device() {
     rig.until("eight completions", |stats| {
         stats.completions == completions + 8
     });
-    rt::thread::sleep(Duration::from_millis(400));
+    // It looks all the time, and takes nothing: not a host that was away.
+    let late = rt::Instant::now() + Duration::from_millis(1000);
+    while rt::Instant::now() < late {
+        assert_eq!(queue.poll(0, drop), 0);
+    }
     let mut ended = 0;
     for _ in 0..8 {
         (0..256).for_each(|_| assert_eq!(queue.poll(0, drop), 0));

@@ -285,6 +285,45 @@ fn a_late_command_is_noticed_by_a_sleeper() {
     }
 }
 
+/// A host that was away itself, stopped or suspended, and maybe its device with it, blames nobody
+/// when it comes back: what ends soon after has ended well, and only what does not is late.
+#[test]
+fn a_host_that_was_away_gives_its_device_a_moment() {
+    let rig = Rig::new("size=1m,fault=hold@op=read");
+    let options = ControllerOptions {
+        command_timeout: Duration::from_secs(1),
+        ..ControllerOptions::default()
+    };
+    let controller = rig.open(options).unwrap();
+    let ns = controller.namespace(None).unwrap();
+    let mut queue: Queue = controller.queue_pair(with(Waiting::Poll)).unwrap();
+    let away = |queue: &mut Queue| {
+        submit(queue, &ns, rig.space.alloc(4096, 4096).unwrap());
+        // Seen in flight.
+        assert!(!queue.wait(Some(Instant::now() + Duration::from_millis(1))));
+        rig.until_fired(1);
+        rt::thread::sleep(Duration::from_millis(1500));
+        // Enough polls for one look at the clock, not for two.
+        (0..64).for_each(|_| assert_eq!(queue.poll(0, drop), 0));
+        assert_eq!(controller.failure(), None);
+    };
+    away(&mut queue);
+    rig.emulator.release_held();
+    assert!(queue.wait(Some(Instant::now() + support::hang())), "HANG");
+    assert!(take(&mut queue).unwrap().is_some());
+    rig.inject("hold@op=read");
+    away(&mut queue);
+    assert!(queue.wait(Some(Instant::now() + support::hang())), "HANG");
+    let lost = take(&mut queue).unwrap_err();
+    assert!(
+        matches!(lost, CommandError::Lost(Failure::Timeout { .. })),
+        "{lost}"
+    );
+    rig.emulator.release_held();
+    drop((queue, ns, controller));
+    rig.end();
+}
+
 /// The device dies while its host sleeps: the host hears of it long before the deadline.
 #[test]
 fn a_dead_device_is_noticed_by_a_sleeper() {

@@ -18,7 +18,9 @@ pub struct ControllerOptions {
     /// so many, and what is left of the last page.
     pub max_runs: u16,
     /// A command not completed in this time fails the controller. It is for the polls to notice:
-    /// they look at the clock once in 64 times, so who polls seldom is told late.
+    /// they look at the clock once in 64 times, so who polls seldom is told late. A host that did
+    /// not look for a while (a process that was stopped, a suspended machine) may have had its
+    /// device away with it: the device then has up to 200 ms more, once.
     pub command_timeout: Duration,
     /// The same for admin commands.
     pub admin_timeout: Duration,

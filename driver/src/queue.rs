@@ -1,10 +1,12 @@
 //! One submission queue and its completion queue: rings, slots, deadlines, checks.
 //! Used by one owner at a time; [`QueuePair`](crate::QueuePair) and the admin queue are its faces.
 mod blocks;
+mod patience;
 mod sleep;
 mod whole;
 
 use blocks::RangePage;
+use patience::Patience;
 pub(crate) use whole::Allowed;
 
 use crate::dma::rt::Instant;
@@ -66,6 +68,7 @@ pub(crate) struct Queue<B> {
     polls_to_clock: u32,
     /// When the device's registers were last looked at.
     looked: Option<Instant>,
+    patience: Patience,
     health: Arc<Health>,
     transport: Arc<dyn Transport>,
     /// What is counted here; the rest is read off the rings.
@@ -143,6 +146,7 @@ impl<B> Queue<B> {
             timeout: spec.timeout,
             polls_to_clock: POLLS_PER_CLOCK,
             looked: None,
+            patience: Patience::new(spec.timeout),
             health: Arc::clone(health),
             transport: Arc::clone(transport),
             stats: QueueStats::default(),
@@ -419,6 +423,7 @@ impl<B> Queue<B> {
         self.polls_to_clock = POLLS_PER_CLOCK;
         self.publish();
         let now = Instant::now();
+        self.patience.look(now);
         let timeout = self.timeout;
         let mut oldest = Duration::ZERO;
         // Filled, and so allocated, only once a command is late.
@@ -439,7 +444,12 @@ impl<B> Queue<B> {
             let unread = self.completions.unread();
             late.retain(|(cid, _)| !unread.contains(cid));
         }
-        if let Some(&(_, opcode)) = late.first() {
+        if late.is_empty() {
+            self.patience.none_late();
+        }
+        if let Some(&(_, opcode)) = late.first()
+            && self.patience.is_over(now)
+        {
             let opcode = crate::controller::opcode_name(self.qid, opcode);
             let qid = self.qid;
             self.fail(Failure::Timeout {

@@ -46,7 +46,8 @@ impl<B> Queue<B> {
         let (timeout, patience) = (self.timeout, Instant::now() + PATIENCE);
         let flying = self.slots.iter().filter(|slot| slot.state().is_in_flight());
         let late = flying.filter_map(|slot| slot.first_seen().map(|seen| seen + timeout));
-        late.min().map(|late| late.min(patience))
+        let late = late.min().map(|late| self.patience.earliest(late));
+        late.map(|late| late.min(patience))
     }
 
     #[cold]
