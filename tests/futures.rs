@@ -14,16 +14,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use support::{Rig, is_stamped, stamp, within_limit};
 use underpin::dma::rt::{self, Instant, Rng};
-use underpin::nvme::futures::{Request, RequestError};
+use underpin::nvme::futures::{Request, RequestError, Turn};
 use underpin::nvme::{AsyncQueue, CommandError, Failure, Waiting};
 use underpin::{
     Controller, ControllerOptions, DmaBuf, Error, Lba, Namespace, Pool, PoolOptions, QueueOptions,
 };
 #[cfg(not(underpin_sim))]
-use underpin::{
-    dma::rt::thread,
-    nvme::futures::{Turn, block_on},
-};
+use underpin::{dma::rt::thread, nvme::futures::block_on};
 
 type Queue = AsyncQueue<DmaBuf>;
 type Ended = Result<DmaBuf, RequestError<DmaBuf>>;
@@ -405,6 +402,39 @@ fn foreign_code_may_call_back() {
     bench.end();
 }
 
+/// Who gives up its place at the head of the line lets those behind it go on at once, and not when
+/// the device happens to end something.
+#[test]
+fn giving_up_the_head_of_the_line_wakes_the_queue() {
+    let options = ControllerOptions {
+        max_transfer_bytes: 4096,
+        ..ControllerOptions::default()
+    };
+    let bench = Bench::with("size=1m,fault=hold@op=read+lba=96-103", options);
+    let queue = bench.queue(2, Waiting::ADAPTIVE);
+    let mut held = bench.read(&queue, 96);
+    assert!(poll(&mut held, Waker::noop()).is_pending());
+    // Two commands, and there is room for one.
+    let long = bench.rig.space.alloc(8192, 4096).unwrap();
+    let mut long = queue.run(bench.ns.read(Lba(0), 16).unwrap(), long);
+    let mut short = bench.read(&queue, 8);
+    assert!(poll(&mut long, Waker::noop()).is_pending());
+    assert!(poll(&mut short, Waker::noop()).is_pending());
+    within_limit("the queue to sleep", || {
+        matches!(queue.turn(), Turn::Sleep { .. }).then_some(())
+    });
+    drop(long);
+    assert!(
+        queue.event().is_set(),
+        "nobody looks before the device does"
+    );
+    drop(finish(&queue, &mut short).unwrap());
+    bench.rig.emulator.release_held();
+    drop(finish(&queue, &mut held).unwrap());
+    drop((held, short, queue));
+    bench.end();
+}
+
 /// The controller fails: every future is told, without its buffer, and later ones are refused
 /// with theirs.
 #[test]
@@ -464,6 +494,28 @@ fn a_failure_reaches_every_future() {
     let pool = bench.pool.clone();
     bench.end();
     assert_eq!(pool.free_count(), BUFFERS, "given back with proof");
+}
+
+/// The driver of a queue that failed sleeps, though completions lie in its ring that nobody will
+/// take.
+#[test]
+fn a_failed_queue_lets_its_driver_sleep() {
+    for waiting in [Waiting::Poll, Waiting::ADAPTIVE] {
+        let bench = Bench::new("size=1m,fault=corrupt-sqid@op=read");
+        let queue = bench.queue(4, waiting);
+        let mut reads: Vec<_> = (0..3).map(|lba| bench.read(&queue, lba)).collect();
+        for read in &mut reads {
+            assert!(poll(read, Waker::noop()).is_pending());
+        }
+        for read in &mut reads {
+            assert!(finish(&queue, read).is_err());
+        }
+        within_limit("the driver to sleep", || {
+            matches!(queue.turn(), Turn::Sleep { until: None }).then_some(())
+        });
+        drop((reads, queue));
+        bench.end();
+    }
 }
 
 /// Threads send requests, more than the way holds, and give up one of ten; the data are right,

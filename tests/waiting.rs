@@ -394,3 +394,34 @@ fn queues_sleep_apart() {
     drop((held, free, ns, controller));
     rig.end();
 }
+
+/// When a failure was told, nothing is left to wait for or to wake up for, though completions that
+/// nobody will take lie in the ring.
+#[test]
+fn a_failure_that_was_told_is_no_news() {
+    for waiting in [Waiting::Poll, Waiting::Interrupt, Waiting::ADAPTIVE] {
+        let rig = Rig::new("size=1m,fault=corrupt-sqid@op=flush");
+        let controller = rig.controller();
+        let ns = controller.namespace(None).unwrap();
+        let mut queue: Queue = controller.queue_pair(with(waiting)).unwrap();
+        for _ in 0..3 {
+            queue.submit_bare(ns.flush()).unwrap();
+        }
+        let before = rig.emulator.stats().completions;
+        queue.ring();
+        rig.until("three completions", |stats| stats.completions >= before + 3);
+        // Counted before they are written.
+        let _ = rt::wait(Some(Instant::now() + Duration::from_millis(20)), |_now| {
+            None::<()>
+        });
+        let (mut told, mut rounds) = (0, 0);
+        while queue.wait(None) {
+            told += queue.poll(8, |completion| assert!(completion.result.is_err()));
+            rounds += 1;
+            assert!(rounds < 100, "{waiting:?}: woken for nothing, for ever");
+        }
+        assert_eq!(told, 3, "{waiting:?}");
+        assert_eq!(queue.arm(), Armed::Sleep { until: None }, "{waiting:?}");
+        drop((queue, ns, controller));
+    }
+}

@@ -224,9 +224,10 @@ impl Vectored {
         self.parts.push(Part::Skipped(len_bytes));
     }
 
-    /// How many bytes a transfer over all of it has.
+    /// How many bytes a transfer over all of it has; [`usize::MAX`] when what is skipped is more.
     pub fn len_bytes(&self) -> usize {
-        self.parts.iter().map(Part::len_bytes).sum()
+        let lengths = self.parts.iter().map(Part::len_bytes);
+        lengths.fold(0, usize::saturating_add)
     }
 
     /// The same without what is skipped.
@@ -406,6 +407,15 @@ mod tests {
         assert_eq!(third, content[11..]);
         assert_eq!(parts.clear().count(), 4);
         assert_eq!(parts.span_count(), 0);
+    }
+
+    /// Nobody can skip so much that lengths begin at zero again.
+    #[test]
+    fn lengths_stop_at_the_end() {
+        let mut parts = Vectored::new(&DmaSpace::new());
+        parts.skip(usize::MAX);
+        parts.skip(2);
+        assert_eq!(parts.len_bytes(), usize::MAX);
     }
 
     /// A part of what goes nowhere goes nowhere.

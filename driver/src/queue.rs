@@ -3,6 +3,8 @@
 mod blocks;
 mod patience;
 mod sleep;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 use blocks::RangePage;
@@ -49,7 +51,7 @@ pub(crate) struct Queue<B> {
     completions: CompletionRing,
     // What is in flight.
     slots: Slots<B>,
-    /// Completions consumed that freed no slot: of a part whose request goes on, or broken ones.
+    /// Completions consumed that freed no slot: of a part whose request goes on.
     kept: u64,
     lists: Lists,
     /// The commands of the transfer that is being submitted; kept so that none is allocated.
@@ -285,7 +287,6 @@ impl<B> Queue<B> {
             if !self.completions.is_there(seen) {
                 break;
             }
-            self.completions.consume();
             match self.complete_slowly(seen, &mut ended) {
                 Ok(ends) => told += ends,
                 Err(failure) => {
@@ -319,14 +320,15 @@ impl<B> Queue<B> {
     }
 
     /// Any completion, with every field checked: parts of requests, errors, and what should not
-    /// be. Returns how many requests ended, 0 or 1.
+    /// be. Returns how many requests ended, 0 or 1. What should not be is not consumed: so never
+    /// more are than were in flight, the ring is never full of them, and a full one and an empty
+    /// one need not be told apart.
     #[inline(never)]
     fn complete_slowly(
         &mut self,
         cqe: Cqe,
         ended: &mut impl FnMut(Ended<B>),
     ) -> Result<usize, Failure> {
-        self.kept += 1;
         if !self.is_ours(cqe) {
             let (sqid, sqhd, entries) = (cqe.sqid(), cqe.sqhd(), self.submissions.count());
             return Err(self.protocol(if sqid != self.qid {
@@ -338,6 +340,8 @@ impl<B> Queue<B> {
         let Some(index) = self.slots.in_flight(cqe.cid()) else {
             return Err(self.protocol(format!("a completion names {:?}, not in flight", cqe.cid())));
         };
+        self.completions.consume();
+        self.kept += 1;
         let Some(slot) = self.slots.slot(index) else {
             return Ok(0);
         };
@@ -609,7 +613,8 @@ impl<B: Payload> Queue<B> {
         if buffer.space_id() != self.space {
             return Err(wrong_space());
         }
-        let total: u64 = spans(buffer).map(|span| span.len_bytes as u64).sum();
+        let lengths = spans(buffer).map(|span| span.len_bytes as u64);
+        let total = lengths.fold(0, u64::saturating_add);
         if total < transfer.len_bytes {
             return Err(too_short(total, transfer));
         }

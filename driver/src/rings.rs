@@ -286,6 +286,12 @@ impl CompletionRing {
         self.bell.ring(self.head as u16)
     }
 
+    /// Writes an entry as the device would.
+    #[cfg(test)]
+    pub(crate) fn write_as_device(&self, at: usize, cqe: Cqe) {
+        self.entries.write(at, cqe.as_u64s());
+    }
+
     /// What the completions that the device has written, and nobody has consumed yet, name.
     #[cold]
     pub(crate) fn unread(&self) -> Vec<Cid> {

@@ -229,6 +229,10 @@ impl<B: Payload> Core<B> {
     /// The request's future is dropped. What comes back is the caller's to drop, when nothing is
     /// borrowed any more. A buffer in flight stays with the queue.
     pub(super) fn detach(&mut self, at: u32) -> Option<(Owner<B>, Option<Stage<B>>)> {
+        if self.line.front() == Some(&at) {
+            // There may be room for those behind it.
+            self.mailbox.bell.ring_from_own_thread();
+        }
         let entry = self.slab.get(at)?;
         match &mut entry.stage {
             Stage::Free { .. } => None,

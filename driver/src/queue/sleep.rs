@@ -12,7 +12,11 @@ impl<B> Queue<B> {
     /// True when a poll would find something: a completion, or a failure that is not told yet.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
-        self.completions.has_next() || (self.health.is_failed() && self.is_owed())
+        // Nobody takes what lies in the ring once the controller has failed.
+        if self.health.is_failed() {
+            return self.is_owed();
+        }
+        self.completions.has_next()
     }
 
     /// True when requests are in flight whose end was not told.
