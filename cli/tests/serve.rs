@@ -465,3 +465,29 @@ fn a_full_standard_error_does_not_end_the_server() {
     run(["list", &server.url()]).ends(0);
     server.ends("INT");
 }
+
+/// A server that has no descriptor left for a client keeps it waiting, and takes it when it can.
+#[test]
+fn a_shortage_of_descriptors_does_not_end_the_server() {
+    let server = Server::new(&["--size", "1m"]);
+    let limit = |count: u32| {
+        let pid = server.child.id().to_string();
+        let soft = format!("--nofile={count}:");
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, &soft])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    // The next descriptor would be the lowest free number.
+    let fds = PathBuf::from(format!("/proc/{}/fd", server.child.id()));
+    let free = (0..).find(|fd| !fds.join(fd.to_string()).is_symlink());
+    limit(free.unwrap());
+    let impatient = VfioUserOptions {
+        timeout: Duration::from_millis(300),
+        ..VfioUserOptions::default()
+    };
+    VfioUser::connect(&server.socket, impatient).unwrap_err();
+    limit(1024);
+    drop(Client::new(&server.url(), HANG));
+    server.ends("TERM");
+}

@@ -298,10 +298,11 @@ impl Mapper for Context {
         if self.severed.load(Ordering::Acquire) || self.client.has_ended() {
             return Ok(());
         }
-        let unmapped = self.client.dma_unmap(iova.get(), len_bytes);
-        self.mapped.fetch_sub(1, Ordering::Relaxed);
-        match unmapped {
-            Ok(()) => Ok(()),
+        match self.client.dma_unmap(iova.get(), len_bytes) {
+            Ok(()) => {
+                self.mapped.fetch_sub(1, Ordering::Relaxed);
+                Ok(())
+            }
             // It ended while we waited: the same proof.
             Err(_) if self.client.has_ended() => Ok(()),
             Err(error) => Err(self.error(error)),

@@ -2,17 +2,21 @@
 //! removed at the end.
 use crate::Error;
 use crate::connect::connect_now;
-use rustix::fs::Mode;
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use underpin_dma::rt::{self, Instant};
 
 /// Clients that may wait for their turn.
 const BACKLOG: i32 = 16;
+/// A start or an end takes a fraction of a millisecond.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// A socket at a path, to which clients connect. Its file is removed on drop, if it is still ours.
 #[derive(Debug)]
@@ -43,6 +47,9 @@ impl Listener {
                 },
             }
         };
+        // Held until clients can connect: another server that starts at this moment would take our
+        // socket for a stale one.
+        let _starting = lock_directory(path);
         replace_stale(path)?;
         let address = SocketAddrUnix::new(path).map_err(step("naming"))?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -74,14 +81,15 @@ impl Listener {
         &self.path
     }
 
-    /// The next client that waits, if there is one.
-    pub(crate) fn accept(&self) -> Result<Option<UnixStream>, Error> {
+    /// The next client that waits.
+    pub(crate) fn accept(&self) -> Result<Accepted, Error> {
         match self.socket.accept() {
-            Ok((stream, _)) => Ok(Some(stream)),
+            Ok((stream, _)) => Ok(Accepted::Client(stream)),
             Err(error) => match error.kind() {
                 std::io::ErrorKind::WouldBlock
                 | std::io::ErrorKind::Interrupted
-                | std::io::ErrorKind::ConnectionAborted => Ok(None),
+                | std::io::ErrorKind::ConnectionAborted => Ok(Accepted::Nobody),
+                _ if is_shortage(&error) => Ok(Accepted::NotNow),
                 _ => Err(Error::System {
                     step: "accepting a client",
                     errno: error.raw_os_error().unwrap_or(0),
@@ -89,6 +97,22 @@ impl Listener {
             },
         }
     }
+}
+
+/// Who was at the door.
+pub(crate) enum Accepted {
+    Client(UnixStream),
+    Nobody,
+    /// A client waits, and the process or the system has no descriptor or memory for it.
+    NotNow,
+}
+
+fn is_shortage(error: &std::io::Error) -> bool {
+    let errno = Errno::from_raw_os_error(error.raw_os_error().unwrap_or(0));
+    matches!(
+        errno,
+        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM
+    )
 }
 
 impl AsFd for Listener {
@@ -99,12 +123,31 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        let _ending = lock_directory(&self.path);
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.file);
         if ours {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Keeps other servers from making or removing sockets in the directory of `path`. Where it cannot
+/// be locked, or somebody else keeps it locked, servers that start together are on their own.
+fn lock_directory(path: &Path) -> Option<File> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = File::open(directory).ok()?;
+    let locked = rt::wait(
+        Some(Instant::now() + LOCK_WAIT),
+        |_now| match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK | Errno::INTR) => None,
+            other => Some(other.is_ok()),
+        },
+    );
+    matches!(locked, Ok(true)).then_some(directory)
 }
 
 /// Removes a socket at which nobody answers.

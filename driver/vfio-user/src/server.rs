@@ -2,6 +2,7 @@
 //! A client that breaks the protocol, dribbles or reads no replies is let go; the next is served.
 use crate::channel::{AT_ONCE, Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
 use crate::client::{MAJOR, MINOR};
+use crate::listener::Accepted;
 use crate::message::{
     self, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, RegionHead, SetIrqs, VersionHead,
     header_flags,
@@ -96,6 +97,9 @@ impl Default for ServerOptions {
     }
 }
 
+/// How long a client waits before it is looked at again, where there is nothing to take it with.
+const SHORTAGE: Duration = Duration::from_millis(100);
+
 impl Listener {
     /// Serves clients, one at a time, until `stop` becomes readable. A client of that moment is
     /// let go.
@@ -109,8 +113,17 @@ impl Listener {
         stop: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         while let Woken::Ready = wait_for(self.as_fd(), PollFlags::IN, stop, None)? {
-            let Some(socket) = self.accept()? else {
-                continue;
+            let socket = match self.accept()? {
+                Accepted::Client(socket) => socket,
+                Accepted::Nobody => continue,
+                Accepted::NotNow => {
+                    tracing::warn!("no descriptor or memory for a client that waits");
+                    let again = Some(Instant::now() + SHORTAGE);
+                    match wait_for(self.as_fd(), PollFlags::empty(), stop, again)? {
+                        Woken::Stopped => return Ok(()),
+                        _ => continue,
+                    }
+                }
             };
             tracing::info!(path = %self.path().display(), "a client has come");
             let mut session = Session {
