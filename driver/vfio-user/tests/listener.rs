@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use underpin_dma::rt::thread;
 use underpin_vfio_user::{Error, Listener};
 
@@ -11,13 +13,21 @@ use underpin_vfio_user::{Error, Listener};
 fn of_two_that_start_together_one_listens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    for round in 0..200 {
+    for round in 0..500 {
         drop(UnixListener::bind(&path).unwrap());
+        let ready = Arc::new(AtomicUsize::new(0));
         let starting = || {
-            let path = path.clone();
-            thread::spawn("server", move || Listener::bind(&path)).unwrap()
+            let (path, ready) = (path.clone(), Arc::clone(&ready));
+            let start = move || {
+                ready.fetch_add(1, Ordering::Relaxed);
+                while ready.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+                Listener::bind(&path)
+            };
+            thread::spawn("server", start).unwrap()
         };
-        let started = [(); 3]
+        let started = [(); 2]
             .map(|()| starting())
             .map(|server| server.join().unwrap());
         let listening = started.iter().filter(|bound| bound.is_ok()).count();
