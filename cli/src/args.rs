@@ -61,6 +61,52 @@ pub(crate) enum Command {
         )
     )]
     List(ListArgs),
+    /// Take NVMe functions from the kernel's driver, for userspace
+    #[command(
+        long_about = "Binds NVMe functions to vfio-pci, so that programs can open them as \
+            pci:ADDRESS. Needs root. A function is refused as long as one of its block devices is \
+            mounted, swapped on, part of a device-mapper or RAID device, or held or opened by a \
+            process; the answer names the holder. All functions are looked at before the first is \
+            bound, and a step that fails is taken back. sysfs is the only state: nothing is \
+            installed, and nothing stays after the next start.",
+        after_help = concat!(
+            "Examples:\n",
+            "  sudo underpin bind 0000:01:00.0\n",
+            "  sudo underpin bind 01:00.0 --owner $(id -u)     and this user needs no root\n",
+            "  sudo underpin bind 01:00.0 --persist            how to have it at every start\n",
+            "  underpin unbind 01:00.0                         gives it back (as root)\n",
+            "\n",
+            "With --json an error's code says what to do: in-use (its block devices), iommu (its\n",
+            "IOMMU group), driver (vfio-pci), sysfs (a write was refused), address (no such one)."
+        )
+    )]
+    Bind(crate::bind::BindArgs),
+    /// Give NVMe functions back to the kernel's driver
+    #[command(
+        long_about = "Gives NVMe functions that are bound to vfio-pci back to the kernel's own \
+            driver. Needs root. One that a process has open is refused, as the kernel would wait \
+            for that process. A function that the kernel has already is left alone.",
+        after_help = concat!(
+            "Examples:\n",
+            "  sudo underpin unbind 0000:01:00.0\n",
+            "  sudo underpin unbind --all                      every NVMe function with vfio-pci"
+        )
+    )]
+    Unbind(crate::unbind::UnbindArgs),
+    /// Check whether this machine lets this user drive NVMe devices from userspace
+    #[command(
+        long_about = "Looks at the IOMMU, interrupt remapping, the kernel's VFIO, each NVMe \
+            function's IOMMU group and node in /dev/vfio, and the limits on locked memory, memory \
+            and threads. Each line is ok, warn or FAIL with the next step. It changes nothing. Run \
+            it as the user, and in the container, that is to drive the device. Exit status: 0 if \
+            nothing fails, 1 otherwise.",
+        after_help = concat!(
+            "Examples:\n",
+            "  underpin doctor\n",
+            "  underpin doctor --json | jq -r '.checks[] | select(.verdict == \"fail\").hint'"
+        )
+    )]
+    Doctor(crate::doctor::DoctorArgs),
     /// Show what a controller and its namespaces say of themselves, every field by name
     #[command(
         long_about = "Opens a device, brings its controller up, and shows the capabilities \
@@ -155,6 +201,9 @@ impl Command {
     pub(crate) const fn json(&self) -> bool {
         match self {
             Self::List(args) => args.json,
+            Self::Bind(args) => args.json,
+            Self::Unbind(args) => args.json,
+            Self::Doctor(args) => args.json,
             Self::Identify(args) => args.json,
             Self::Log(args) => args.json,
             Self::Features(args) => args.json,

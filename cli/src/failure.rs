@@ -102,6 +102,40 @@ impl Failure {
         })
     }
 
+    /// This machine is not as it has to be; `code` is one word for programs.
+    pub(crate) fn machine(
+        code: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self::Told(Problem {
+            code,
+            message: message.into(),
+            hint: hint.into(),
+            status: None,
+            exit: EXIT_FAILED,
+        })
+    }
+
+    /// The same, and how things stand now.
+    pub(crate) fn but(self, state: &str) -> Self {
+        match self {
+            Self::Told(mut problem) => {
+                problem.message = format!("{}; {state}", problem.message);
+                Self::Told(problem)
+            }
+            other => other,
+        }
+    }
+
+    /// What is wrong, where that is known in one line.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Told(problem) | Self::AfterAnswer(problem) => &problem.message,
+            Self::Reported | Self::Output(_) => "see above",
+        }
+    }
+
     /// A file of the user's could not be read or written.
     pub(crate) fn file(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Told(Problem {

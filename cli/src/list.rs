@@ -1,5 +1,6 @@
 //! `underpin list`: the controllers on the PCI bus, and the devices that were named.
 use crate::args::ListArgs;
+use crate::bind::switch::VFIO_PCI;
 use crate::failure::{Failure, Problem};
 use crate::output::{self, Style};
 use crate::sysfs::{self, BlockDevice, Bus, PciController};
@@ -117,12 +118,17 @@ fn as_text(bus: &Bus, devices: &[(&DeviceUrl, Result<Opened, Error>)], style: St
                 "NUMA",
                 "MODEL",
                 "BLOCK DEVICES",
+                "USERSPACE",
             ]
             .map(str::to_owned)
             .to_vec(),
         ];
         rows.extend(bus.controllers.iter().map(pci_row));
         out.push_str(&text::columns("  ", &rows));
+        out.push_str(
+            "  (underpin bind takes a controller from the kernel, underpin unbind gives it back, \
+             underpin doctor says what is missing)\n",
+        );
         out.push_str(
             "  (as the kernel shows them; this version opens emu: and vfio-user: devices only)\n",
         );
@@ -182,7 +188,18 @@ fn pci_row(controller: &PciController) -> Vec<String> {
         } else {
             devices.join(", ")
         },
+        userspace(controller).to_owned(),
     ]
+}
+
+/// What stands between a controller and a program that wants to drive it.
+fn userspace(controller: &PciController) -> &'static str {
+    match (&controller.iommu_group, controller.driver.as_deref()) {
+        (None, _) => "no IOMMU",
+        (Some(_), Some(VFIO_PCI)) => "bound",
+        (Some(_), None | Some("nvme")) => "can be bound",
+        (Some(_), Some(_)) => "other driver",
+    }
 }
 
 fn block_device(device: &BlockDevice) -> String {

@@ -4,21 +4,28 @@
 // They panic when the stream is full or closed.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod address;
 mod args;
+mod bind;
 mod device;
+mod doctor;
 mod failure;
 mod features;
 mod identify;
+mod iommu;
 mod list;
 mod log;
 mod log_page;
+mod machine;
 mod manual;
 mod number;
 mod output;
 mod passthru;
+mod processes;
 mod serve;
 mod sysfs;
 mod text;
+mod unbind;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -34,6 +41,9 @@ fn main() -> ExitCode {
     let as_json = args.command.json();
     let ended = match args.command {
         Command::List(args) => list::run(&args),
+        Command::Bind(args) => bind::run(&args),
+        Command::Unbind(args) => unbind::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Identify(args) => identify::run(&args),
         Command::Log(args) => log_page::run(&args),
         Command::Features(args) => features::run(&args),

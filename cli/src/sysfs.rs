@@ -1,4 +1,5 @@
 //! The NVMe controllers on the PCI bus, as the kernel shows them in sysfs. Read only.
+//! What reads proc, too, reads it by the same few functions.
 //! Anything may be missing, unreadable or nonsense, and may go while it is being read.
 use serde::Serialize;
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ pub(crate) struct Bus {
 }
 
 /// An NVMe controller on the PCI bus. What sysfs does not say is `None`.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct PciController {
     /// Domain, bus, device and function: `0000:01:00.0`.
     pub(crate) address: String,
@@ -46,10 +47,13 @@ pub(crate) struct PciController {
 }
 
 /// A block device that the kernel made of a namespace.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BlockDevice {
     pub(crate) name: String,
     pub(crate) len_bytes: Option<u64>,
+    /// Its directory in sysfs.
+    #[serde(skip)]
+    pub(crate) path: PathBuf,
 }
 
 /// Looks through the PCI bus of the sysfs at `root`.
@@ -81,6 +85,11 @@ pub(crate) fn bus(root: &Path) -> Bus {
         controllers,
         problem: None,
     }
+}
+
+/// The controller at an address, if there is a device and it is an NVMe controller.
+pub(crate) fn controller_at(root: &Path, address: &str) -> Option<PciController> {
+    controller(root, &root.join("bus/pci/devices").join(address))
 }
 
 /// The device, if it is an NVMe controller.
@@ -136,7 +145,11 @@ fn block_devices(root: &Path, host: &Path) -> Vec<BlockDevice> {
                 let sectors =
                     attribute(&path.join("size")).and_then(|size| size.parse::<u64>().ok());
                 let len_bytes = sectors.and_then(|sectors| sectors.checked_mul(SECTOR_BYTES));
-                found.push(BlockDevice { name, len_bytes });
+                found.push(BlockDevice {
+                    name,
+                    len_bytes,
+                    path,
+                });
             }
         }
     }
@@ -156,12 +169,12 @@ fn is_namespace(name: &str) -> bool {
     numbers.is_some_and(|(controller, namespace)| is_number(controller) && is_number(namespace))
 }
 
-fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What lies in a directory under a name that is wanted, in order; nothing if it is no directory.
-fn children(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+pub(crate) fn children(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };
@@ -175,7 +188,7 @@ fn children(directory: &Path, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 }
 
 /// An attribute's text, fit for a terminal; `None` if it is missing, unreadable or empty.
-fn attribute(path: &Path) -> Option<String> {
+pub(crate) fn attribute(path: &Path) -> Option<String> {
     // Opening anything else than a file could wait for ever.
     if !fs::metadata(path).ok()?.is_file() {
         return None;
@@ -191,17 +204,17 @@ fn attribute(path: &Path) -> Option<String> {
 }
 
 /// An attribute such as `0x010802`.
-fn hex(path: &Path) -> Option<u32> {
+pub(crate) fn hex(path: &Path) -> Option<u32> {
     let text = attribute(path)?;
     u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 /// The last part of what a link points to, whether or not that exists.
-fn link(path: &Path) -> Option<String> {
+pub(crate) fn link(path: &Path) -> Option<String> {
     Some(name_of(&fs::read_link(path).ok()?))
 }
 
-fn name_of(path: &Path) -> String {
+pub(crate) fn name_of(path: &Path) -> String {
     crate::text::escape(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 

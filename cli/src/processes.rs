@@ -1,0 +1,67 @@
+//! Which processes have a device node open, as far as proc shows them to whoever asks.
+use crate::machine::Machine;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+
+/// A device node that somebody may have open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Below `/dev`: `nvme0n1`, `vfio/12`.
+    pub(crate) name: String,
+    /// Major and minor number, where they are known.
+    pub(crate) number: Option<(u32, u32)>,
+}
+
+/// A process that has one of the nodes open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opener {
+    pub(crate) pid: u32,
+    /// Which of the nodes.
+    pub(crate) node: usize,
+}
+
+/// Every process that has one of the nodes open; a process once for each node.
+pub(crate) fn openers(machine: &Machine, nodes: &[Node]) -> Vec<Opener> {
+    let mut found = Vec::new();
+    for pid in machine.processes() {
+        // Not ours to look at, or gone: nothing to see.
+        let Ok(descriptors) = fs::read_dir(machine.proc(&format!("{pid}/fd"))) else {
+            continue;
+        };
+        for path in descriptors.flatten().map(|entry| entry.path()) {
+            let Some(node) = which(nodes, &path) else {
+                continue;
+            };
+            let opener = Opener { pid, node };
+            if !found.contains(&opener) {
+                found.push(opener);
+            }
+        }
+    }
+    found
+}
+
+/// Which of the nodes a descriptor is of. A container may have it under another name, so the
+/// device's number counts, too.
+fn which(nodes: &[Node], descriptor: &PathBuf) -> Option<usize> {
+    let target = fs::read_link(descriptor).ok()?;
+    let target = target.to_str()?;
+    // A socket, a pipe, an ordinary file: a look at one on a server that does not answer waits.
+    let name = target.strip_prefix("/dev/")?;
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+    if let Some(node) = nodes.iter().position(|node| node.name == name) {
+        return Some(node);
+    }
+    let metadata = fs::metadata(descriptor).ok()?;
+    if !metadata.file_type().is_block_device() {
+        return None;
+    }
+    let number = device_number(metadata.rdev());
+    nodes.iter().position(|node| node.number == Some(number))
+}
+
+/// The major and minor number in a `dev_t` as the C library has it.
+pub(crate) fn device_number(dev: u64) -> (u32, u32) {
+    (rustix::fs::major(dev), rustix::fs::minor(dev))
+}
