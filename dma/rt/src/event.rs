@@ -1,12 +1,16 @@
 //! An event that one side signals and the other waits for: an eventfd, so that it can also be an
 //! interrupt, be sent to another process, or be watched by any executor.
+#[cfg(not(underpin_sim))]
+mod watch;
+
 use crate::Instant;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
-use std::io;
+use rustix::io::{Errno, ReadWriteFlags};
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Something that has happened, or has not, since somebody last looked. Clones are the same event.
 ///
@@ -25,24 +29,49 @@ use std::sync::Arc;
 /// assert!(!event.is_set());
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Descriptors that a stranger holds, too
+/// Whoever was given the descriptor, or gave it, can make it blocking and fill its counter at any
+/// time. [`clear`](Self::clear) and [`is_set`](Self::is_set) never wait for all that. Nor does
+/// [`signal`](Self::signal), unless the stranger fills the counter in the moment between its look
+/// and its write: the system has no write to an eventfd that could not wait. One that is
+/// [watched](Self::watch) keeps its signaller no longer than for seconds then.
 #[derive(Clone, Debug)]
-pub struct Event(Arc<OwnedFd>);
+pub struct Event(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    fd: OwnedFd,
+    /// Threads that are signalling.
+    signalling: AtomicUsize,
+    /// A stranger kept a signaller: nobody signals it any more.
+    retired: AtomicBool,
+}
 
 impl Event {
+    fn of(fd: OwnedFd) -> Self {
+        Self(Arc::new(Inner {
+            fd,
+            signalling: AtomicUsize::new(0),
+            retired: AtomicBool::new(false),
+        }))
+    }
+
     /// A new event, not set.
     ///
     /// # Errors
     /// What the operating system says when the process may have no further file descriptor.
     pub fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(Arc::new(rustix::event::eventfd(0, flags)?)))
+        Ok(Self::of(rustix::event::eventfd(0, flags)?))
     }
 
-    /// The event behind an eventfd that somebody else made. It becomes non-blocking, for both.
+    /// The event behind an eventfd that somebody else made. It becomes non-blocking, for both, and
+    /// is [watched](Self::watch).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for a descriptor of another kind: a write to a pipe or a
-    /// socket could wait for its reader. What the system says when it cannot be examined.
+    /// socket could wait for its reader. What the system says when it cannot be examined or watched.
     pub fn from_eventfd(fd: OwnedFd) -> io::Result<Self> {
         let kind = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
         if kind.as_os_str() != "anon_inode:[eventfd]" {
@@ -53,21 +82,68 @@ impl Event {
         }
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(fd)))
+        let event = Self::of(fd);
+        event.watch()?;
+        Ok(event)
     }
 
     /// Sets it and wakes who waits. Writes made before are seen by whoever then sees it set.
     pub fn signal(&self) {
+        let Inner {
+            signalling,
+            retired,
+            ..
+        } = &*self.0;
+        signalling.fetch_add(1, Ordering::SeqCst);
         // A full counter is a set event, too; nothing else can go wrong with an eventfd.
-        while rustix::io::write(&*self.0, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
+        if !retired.load(Ordering::SeqCst) && !self.is_full() {
+            let _ = self.add_one();
+        }
+        signalling.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn add_one(&self) -> Result<usize, Errno> {
+        rustix::io::retry_on_intr(|| rustix::io::write(&self.0.fd, &1_u64.to_ne_bytes()))
+    }
+
+    /// Says that a stranger holds its descriptor, too, who may want to keep who signals it. If he
+    /// does, the signaller is let go, and the event is dead from then on: nothing signals it.
+    ///
+    /// # Errors
+    /// What the operating system says when it grants no thread to watch.
+    pub fn watch(&self) -> io::Result<()> {
+        #[cfg(not(underpin_sim))]
+        watch::begin(self)?;
+        Ok(())
+    }
+
+    #[cfg(not(underpin_sim))]
+    fn retire(&self) {
+        self.0.retired.store(true, Ordering::SeqCst);
+    }
+
+    #[cfg(not(underpin_sim))]
+    fn is_signalling(&self) -> bool {
+        self.0.signalling.load(Ordering::SeqCst) > 0
+    }
+
+    fn is_full(&self) -> bool {
+        !self.poll(PollFlags::OUT, Some(&Timespec::default()))
     }
 
     /// Takes it back. True when it was set.
     pub fn clear(&self) -> bool {
         let mut count = [0; 8];
         loop {
-            match rustix::io::read(&*self.0, &mut count) {
+            let parts = &mut [IoSliceMut::new(&mut count)];
+            // `NOWAIT`: whoever else has the descriptor may have made it blocking.
+            match rustix::io::preadv2(&self.0.fd, parts, u64::MAX, ReadWriteFlags::NOWAIT) {
                 Err(Errno::INTR) => {}
+                // Linux before 5.8 knows that for no eventfd.
+                Err(Errno::OPNOTSUPP) if !self.is_set() => return false,
+                Err(Errno::OPNOTSUPP) => {
+                    return rustix::io::read(&self.0.fd, &mut count).is_ok();
+                }
                 read => return read.is_ok(),
             }
         }
@@ -75,7 +151,7 @@ impl Event {
 
     /// True while it is set.
     pub fn is_set(&self) -> bool {
-        self.poll(Some(&Timespec::default()))
+        self.poll(PollFlags::IN, Some(&Timespec::default()))
     }
 
     /// Waits until it is set, no longer than until `deadline`. True when it is; it stays so.
@@ -100,7 +176,7 @@ impl Event {
                     tv_nsec: left.subsec_nanos().into(),
                 }
             });
-            if self.poll(left.as_ref()) {
+            if self.poll(PollFlags::IN, left.as_ref()) {
                 return true;
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -109,22 +185,24 @@ impl Event {
         }
     }
 
-    /// False when it was not set in time, or a signal handler ran meanwhile.
-    fn poll(&self, timeout: Option<&Timespec>) -> bool {
-        let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];
-        matches!(rustix::event::poll(&mut fds, timeout), Ok(1..))
+    /// False when it did not become readable or writable in time, or a signal handler ran
+    /// meanwhile.
+    fn poll(&self, wanted: PollFlags, timeout: Option<&Timespec>) -> bool {
+        let mut fds = [PollFd::new(&self.0.fd, wanted)];
+        let any = matches!(rustix::event::poll(&mut fds, timeout), Ok(1..));
+        any && fds.iter().all(|fd| fd.revents().contains(wanted))
     }
 }
 
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.fd.as_fd()
     }
 }
 
 impl AsRawFd for Event {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.fd.as_raw_fd()
     }
 }
 
@@ -158,6 +236,55 @@ mod tests {
         let event = Event::from_eventfd(blocking).unwrap();
         event.signal();
         assert!(event.clear() && !event.is_set());
+    }
+
+    /// Nor does one whose maker takes the agreed flag away again.
+    #[test]
+    fn a_descriptor_made_blocking_again_does_not_block_the_signaller() {
+        let theirs = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let event = Event::of(theirs.try_clone().unwrap());
+        rustix::fs::fcntl_setfl(&theirs, OFlags::empty()).unwrap();
+        rustix::io::write(&theirs, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let (done, is_done) = std::sync::mpsc::channel();
+        let signaller = event.clone();
+        crate::thread::spawn("signaller", move || {
+            signaller.signal();
+            let _ = done.send(());
+        })
+        .unwrap();
+        let told = is_done.recv_timeout(Duration::from_secs(20));
+        // Lets a signaller that hangs go.
+        event.clear();
+        assert!(told.is_ok(), "it hangs");
+        assert!(!event.clear() && !event.clear(), "nor who clears it");
+    }
+
+    /// A stranger who fills the counter between a signaller's look and its write keeps that thread
+    /// no longer than until somebody looks, and never again.
+    #[test]
+    #[cfg(not(underpin_sim))]
+    fn a_stranger_cannot_keep_a_signaller() {
+        let theirs = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let event = Event::from_eventfd(theirs.try_clone().unwrap()).unwrap();
+        rustix::fs::fcntl_setfl(&theirs, OFlags::empty()).unwrap();
+        rustix::io::write(&theirs, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        assert!(event.is_full());
+        // As a signaller that has looked before.
+        let caught = event.clone();
+        let signaller = crate::thread::spawn("signaller", move || {
+            caught.0.signalling.fetch_add(1, Ordering::SeqCst);
+            let written = caught.add_one();
+            caught.0.signalling.fetch_sub(1, Ordering::SeqCst);
+            written
+        })
+        .unwrap();
+        let soon = Some(Instant::now() + Duration::from_secs(20));
+        let ended = crate::wait(soon, |_now| signaller.is_finished().then_some(()));
+        assert!(ended.is_ok(), "it hangs");
+        signaller.join().unwrap().unwrap();
+        event.clear();
+        event.signal();
+        assert!(!event.is_set(), "dead from then on");
     }
 
     /// A thread that carries tasks goes on stepping them while it waits for an event.

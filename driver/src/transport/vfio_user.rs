@@ -213,10 +213,13 @@ impl Transport for VfioUser {
     }
 
     fn interrupt(&self, vector: u16) -> Result<Event, TransportError> {
-        let event = Event::new().map_err(|error| TransportError {
+        let failed = |error: std::io::Error| TransportError {
             device: self.name.clone(),
             what: format!("no event could be made: {error}"),
-        })?;
+        };
+        let event = Event::new().map_err(failed)?;
+        // The server gets its descriptor.
+        event.watch().map_err(failed)?;
         let tied = self
             .context
             .client
