@@ -1,0 +1,79 @@
+"""The programs that run in the guest: this project's, linked statically, and the machine's own."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from . import HERE, ROOT, Missing, Mistake, program, say
+
+TARGET = "x86_64-unknown-linux-gnu"
+# The guest has no C library; and QEMU's processor is not this machine's.
+RUSTFLAGS = "-C target-feature=+crt-static -C target-cpu=x86-64-v2"
+# What `cargo build` is asked for, by package; the names are those in the guest.
+ASKED = (
+    ("underpin-cli", ["--bins"]),
+    ("underpin-fio", ["--bins"]),
+    ("underpin", ["--test", "conformance"]),
+)
+
+
+def build() -> dict[str, Path]:
+    """Builds this project for the guest; the programs by name."""
+    if platform.machine() != "x86_64":
+        raise Missing(f"the guest is x86-64; this machine is {platform.machine()}")
+    target = os.environ.get("CARGO_TARGET_DIR") or ROOT / "target"
+    env = dict(
+        os.environ,
+        RUSTFLAGS=RUSTFLAGS,
+        # A folder of its own: other flags would build everything anew each time.
+        CARGO_TARGET_DIR=str(Path(target) / "guest"),
+        CARGO_PROFILE_RELEASE_DEBUG="0",
+    )
+    found: dict[str, Path] = {}
+    for package, what in ASKED:
+        command = ["cargo", "build", "--release", "--target", TARGET, "-p", package, *what]
+        say("building", package, *what)
+        done = subprocess.run(
+            [*command, "--message-format=json-render-diagnostics"],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise Mistake(f"{' '.join(command)} failed")
+        for line in done.stdout.splitlines():
+            message = json.loads(line)
+            if message.get("reason") == "compiler-artifact" and message.get("executable"):
+                found[message["target"]["name"]] = Path(message["executable"])
+    for name in ("underpin", "underpin-fio", "conformance"):
+        if name not in found:
+            raise Mistake(f"cargo built no {name}")
+    return found
+
+
+def end_guest(folder: Path) -> Path:
+    """The program that writes the exit status to QEMU's port."""
+    made = folder / "end-guest"
+    source = HERE / "guest" / "end-guest.c"
+    command = [program("cc", "gcc"), "-static", "-Os", "-Wall", "-Werror", "-o", made, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Missing(f"{source} does not compile: {done.stderr}")
+    return made
+
+
+def with_libraries(path: str) -> dict[str, Path]:
+    """A program of this machine and the libraries that it loads, by their places in the guest."""
+    files = {f"bin/{Path(path).name}": Path(path)}
+    done = subprocess.run(["ldd", path], capture_output=True, text=True)
+    if done.returncode != 0:
+        if "not a dynamic executable" in done.stderr + done.stdout:
+            return files
+        raise Missing(f"ldd {path}: {done.stderr.strip()}")
+    for library in re.findall(r"(/\S+) \(0x", done.stdout):
+        files[library.lstrip("/")] = Path(library)
+    return files
