@@ -77,4 +77,10 @@ pub trait Mapper: Send + Sync + fmt::Debug {
     fn mappings_left(&self) -> Option<usize> {
         None
     }
+
+    /// The NUMA node that the devices behind it are attached to, where that is known: memory of
+    /// regions made from now on shall lie there.
+    fn numa_node(&self) -> Option<u32> {
+        None
+    }
 }

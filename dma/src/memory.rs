@@ -218,6 +218,12 @@ impl Memory {
         unsafe { sys::populate(self.map.as_ptr(), self.map.size()) }
     }
 
+    /// Wishes that its pages, none of which was touched yet, be taken from a NUMA node.
+    pub(crate) fn prefer_node(&self, node: u32) -> io::Result<()> {
+        // SAFETY: the range is our own live mapping.
+        unsafe { sys::prefer_node(self.map.as_ptr(), self.map.size(), node) }
+    }
+
     /// Adopts a mapping of the caller's own. It is kept out of children from now on
     /// (`MADV_DONTFORK`), and stays so: nobody else can tell when the last device has let go.
     ///

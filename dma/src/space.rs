@@ -13,7 +13,7 @@ use crate::{
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// IOVAs are given out from 4 GiB up, above the 32-bit holes of every platform (interrupt
 /// windows, reserved ranges) ...
@@ -144,6 +144,8 @@ struct Context {
     id: u64,
     mapper: Arc<dyn Mapper>,
     usable: Vec<RangeInclusive<u64>>,
+    /// Attachments: one for each device behind it.
+    users: usize,
 }
 
 /// Keeps a context attached to a space; detaches it on drop.
@@ -152,6 +154,8 @@ struct Context {
 pub struct Attachment {
     space: DmaSpace,
     context: u64,
+    /// Counted once, by `detach` or by `drop`.
+    ended: AtomicBool,
 }
 
 impl Default for DmaSpace {
@@ -237,6 +241,12 @@ impl DmaSpace {
     fn make(&self, name: &str, len_bytes: u64, share: Share) -> Result<Arc<Region>, Error> {
         self.check_limit(name, len_bytes)?;
         let memory = Memory::new(name, len_bytes, self.0.options.pages)?;
+        if let Some(node) = self.numa_node()
+            && let Err(error) = memory.prefer_node(node)
+        {
+            // Slower than it could be, and right all the same.
+            tracing::debug!(region = name, node, %error, "not placed on the devices' NUMA node");
+        }
         self.add(name, memory, share)
     }
 
@@ -302,7 +312,16 @@ impl DmaSpace {
         Ok(buf)
     }
 
-    /// Attaches an IOMMU context: every region there is and every later one is mapped in it.
+    /// Where the first device that is somewhere is attached.
+    fn numa_node(&self) -> Option<u32> {
+        let topology = self.0.topology.lock();
+        let mut contexts = topology.contexts.iter();
+        contexts.find_map(|context| context.mapper.numa_node())
+    }
+
+    /// Attaches an IOMMU context: every region there is and every later one is mapped in it. One
+    /// that is attached already, for another device behind it, is not mapped again; it may say
+    /// anew what it can use, and leaves the space with its last attachment.
     ///
     /// # Errors
     /// [`Error::Unreachable`] naming the region that the context cannot reach; [`Error::Mapper`]
@@ -317,7 +336,14 @@ impl DmaSpace {
             len_bytes: request.len_bytes(),
             why,
         };
-        let left = mapper.mappings_left().unwrap_or(usize::MAX);
+        let same = |context: &Context| {
+            std::ptr::addr_eq(Arc::as_ptr(&context.mapper), Arc::as_ptr(&mapper))
+        };
+        let known = topology.contexts.iter().position(same);
+        let left = match known {
+            Some(_) => usize::MAX,
+            None => mapper.mappings_left().unwrap_or(usize::MAX),
+        };
         for (index, Mapped { request, .. }) in topology.mapped.values().enumerate() {
             let first = request.iova.get();
             let last = first + (request.len_bytes() - 1);
@@ -331,6 +357,17 @@ impl DmaSpace {
                 let why = format!("it takes only {left} more mappings");
                 return Err(unreachable(request, why));
             }
+        }
+        if let Some(context) = known.and_then(|at| topology.contexts.get_mut(at)) {
+            context.users += 1;
+            context.usable.clone_from(&usable);
+            let id = context.id;
+            topology.iovas.restrict(&usable);
+            return Ok(Attachment {
+                space: self.clone(),
+                context: id,
+                ended: AtomicBool::new(false),
+            });
         }
         let mut refused = None;
         for (index, Mapped { request, .. }) in topology.mapped.values().enumerate() {
@@ -348,10 +385,17 @@ impl DmaSpace {
         let regions = topology.mapped.len();
         tracing::debug!(context = %mapper.name(), regions, "attached to space");
         topology.iovas.restrict(&usable);
-        topology.contexts.push(Context { id, mapper, usable });
+        let users = 1;
+        topology.contexts.push(Context {
+            id,
+            mapper,
+            usable,
+            users,
+        });
         Ok(Attachment {
             space: self.clone(),
             context: id,
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -522,11 +566,20 @@ impl Attachment {
     }
 
     fn end(&self) -> Result<(), MapperError> {
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut topology = self.space.0.topology.lock();
         let this = |context: &Context| context.id == self.context;
         let Some(at) = topology.contexts.iter().position(this) else {
             return Ok(());
         };
+        if let Some(context) = topology.contexts.get_mut(at)
+            && context.users > 1
+        {
+            context.users -= 1;
+            return Ok(());
+        }
         let context = topology.contexts.remove(at);
         tracing::debug!(context = %context.mapper.name(), "detached from space");
         let result = topology.leave(&*context.mapper, usize::MAX);

@@ -83,6 +83,33 @@ pub(crate) unsafe fn advise(address: *mut u8, len: usize, advice: libc::c_int) -
     check(unsafe { libc::madvise(address.cast(), len, advice) })
 }
 
+/// Wishes that the memory behind the mapping `address..address + len` be taken from NUMA node
+/// `node` while it has some.
+///
+/// # Safety
+/// The mapping is the caller's.
+pub(crate) unsafe fn prefer_node(address: *mut u8, len: usize, node: u32) -> io::Result<()> {
+    const WORD_BITS: u32 = libc::c_ulong::BITS;
+    // As many nodes as any kernel is built for.
+    let mut nodes = [0 as libc::c_ulong; 1024 / WORD_BITS as usize];
+    let word = nodes.get_mut((node / WORD_BITS) as usize);
+    *word.ok_or(io::ErrorKind::InvalidInput)? |= 1 << (node % WORD_BITS);
+    let bits = size_of_val(&nodes) * 8;
+    // SAFETY: the policy of the caller's own mapping; the kernel reads the mask's bits, less one.
+    let rc = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            address,
+            len,
+            libc::MPOL_PREFERRED,
+            nodes.as_ptr(),
+            bits,
+            0,
+        )
+    };
+    check(rc as libc::c_int)
+}
+
 fn check(rc: libc::c_int) -> io::Result<()> {
     if rc == 0 {
         Ok(())

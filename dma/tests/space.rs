@@ -580,3 +580,70 @@ mod threads {
         assert_eq!(space.stats(), stats);
     }
 }
+
+/// A context with several devices behind it is attached once for each: mapped once, and unmapped
+/// when the last has left, however each leaves.
+#[test]
+fn a_context_of_several_devices_is_mapped_once() {
+    let space = DmaSpace::new();
+    let region = space.region("before", 4096).unwrap();
+    let context = MockMapper::new("container");
+    let first = space.attach(context.clone()).unwrap();
+    let second = space.attach(context.clone()).unwrap();
+    let third = space.attach(context.clone()).unwrap();
+    let later = space.region("later", 4096).unwrap();
+    assert_eq!(space.stats().contexts, 1);
+    assert_eq!(context.mapped().len(), 2);
+    second.detach().unwrap();
+    drop(first);
+    assert_eq!(context.mapped().len(), 2, "one is still behind it");
+    assert!(context.memory(region.iova()).is_some());
+    drop(third);
+    assert_eq!(context.mapped().len(), 0);
+    assert_eq!(space.stats().contexts, 0);
+    drop((region, later));
+    context.assert_sound();
+}
+
+/// A context whose devices are attached to NUMA node 0, the one that every machine has.
+#[derive(Debug)]
+struct OnNodeZero(Arc<MockMapper>);
+
+impl Mapper for OnNodeZero {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn map(&self, request: &MapRequest) -> Result<(), MapperError> {
+        self.0.map(request)
+    }
+
+    fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), MapperError> {
+        self.0.unmap(iova, len_bytes)
+    }
+
+    fn usable(&self) -> Vec<RangeInclusive<u64>> {
+        self.0.usable()
+    }
+
+    fn numa_node(&self) -> Option<u32> {
+        Some(0)
+    }
+}
+
+/// Regions are taken from the node of the devices that use them, as the kernel's list of mappings
+/// shows; where it has no such list it has no nodes either, and regions are made all the same.
+#[test]
+fn regions_lie_on_their_devices_node() {
+    let space = DmaSpace::new();
+    let elsewhere = space.region("anywhere", 4096).unwrap();
+    let attached = space.attach(Arc::new(OnNodeZero(MockMapper::new("near"))));
+    let near = space.region("nearby-region", 4096).unwrap();
+    if let Ok(maps) = std::fs::read_to_string("/proc/self/numa_maps") {
+        let line = |name: &str| maps.lines().find(|line| line.contains(name)).unwrap();
+        let policy = line("nearby-region");
+        assert!(policy.contains("prefer"), "{policy}");
+        assert!(line("anywhere").contains("default"));
+    }
+    drop((attached, elsewhere, near));
+}
