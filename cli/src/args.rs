@@ -17,7 +17,8 @@ Device URLs:
   URL?ns=N             namespace N of a device
   vfio-user:SOCKET     a controller that another process serves at a Unix socket; see
                        `underpin help serve`
-  pci:ADDRESS is planned; this version refuses it.";
+  pci:0000:01:00.0     a controller on the PCI bus that is bound to vfio-pci; `underpin list`
+                       shows them, `underpin bind` gives one to VFIO";
 
 /// Finds and describes NVMe devices for the Underpin userspace driver.
 #[derive(Debug, Parser)]
@@ -350,7 +351,7 @@ mod tests {
             ("emu:szie=1g", "`size`"),
             ("emu:size=1g?ns=0", "from 1 up"),
             ("nvme0", "emu:"),
-            ("pci:0000:01:00.0", "this version"),
+            ("pci:nvme0", "not a PCI address"),
         ] {
             let error = device_url(url).unwrap_err();
             assert!(error.contains(hint), "{url}: {error}");

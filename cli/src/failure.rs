@@ -236,6 +236,9 @@ fn hint(error: &Error) -> &'static str {
             "compare the command with the specification: its length, its opcode's data direction"
         }
         Error::Unsupported { .. } => "another device; this one lacks what the driver needs",
+        Error::Transport(error) if error.device.starts_with("pci:") => {
+            "underpin doctor looks at all that VFIO needs"
+        }
         Error::Transport(_) => {
             "start its server, as with `underpin serve --socket PATH`, or name the right socket"
         }

@@ -149,7 +149,7 @@ fn a_bad_url_is_refused_with_the_way_out() {
         ("emu:size=1g?ns=0", "from 1 up"),
         ("emu:size=1g,fault=dorp", "`drop`"),
         ("nvme0n1", "no kind in front"),
-        ("pci:0000:01:00.0", "this version"),
+        ("pci:nvme0n1", "not a PCI address"),
         ("floppy:a", "no kind of device"),
         ("", "no kind in front"),
     ] {

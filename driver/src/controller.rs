@@ -184,6 +184,17 @@ impl Controller {
                 let transport = VfioUser::connect(path, VfioUserOptions::default())?;
                 Self::with_transport(transport, space, options)
             }
+            #[cfg(not(underpin_sim))]
+            DeviceAddress::Pci(address) => {
+                let transport = crate::transport::Vfio::open(*address, space)?;
+                Self::with_transport(transport, space, options)
+            }
+            // It has one thread and virtual time; a device has neither.
+            #[cfg(underpin_sim)]
+            DeviceAddress::Pci(_) => Err(Error::Unsupported {
+                device: device.to_string(),
+                why: "a simulated build has no real devices".to_owned(),
+            }),
         }
     }
 
@@ -385,6 +396,8 @@ impl Inner {
         let limits = limits(&*transport, identity)?;
         let attachment = space.attach(transport.mapper())?;
         let health = Arc::new(Health::default());
+        let (told, device) = (Arc::clone(&health), transport.name());
+        transport.on_loss(Box::new(move |failure| told.fail(&device, failure)));
         let entries = ADMIN_ENTRIES.min(limits.max_entries);
         let spec = QueueSpec {
             qid: Qid::ADMIN,

@@ -25,6 +25,13 @@ pub enum Failure {
         /// The register as read.
         csts: u32,
     },
+    /// The controller is not ready any more, though nobody here disabled it: its function was
+    /// reset from elsewhere. What was in flight never completes.
+    #[error("the device was reset by somebody else (CSTS {csts:#x}); open it again")]
+    Reset {
+        /// The register as read.
+        csts: u32,
+    },
     /// The device's registers read as all ones, or as zero where that cannot be.
     #[error("the device is gone: {register} reads {value:#x}")]
     Gone {
@@ -41,6 +48,15 @@ pub enum Failure {
         /// What was wrong.
         what: String,
     },
+    /// The kernel asked for the device: somebody unbinds it from `vfio-pci`, or it is being taken
+    /// out. It has been let go; the kernel had to wait until then.
+    #[error("the kernel wants the device back: it is being unbound, or taken out; it was let go")]
+    Reclaimed,
+    /// The kernel reported an error on the device's PCI Express link that cannot be corrected.
+    #[error(
+        "the device's PCI Express link failed (AER); the kernel's log says how; reset the device or replace it"
+    )]
+    Link,
     /// The transport lost the device.
     #[error("{0}")]
     Transport(String),

@@ -8,7 +8,7 @@
 //!
 //! The device is untrusted in what it says: every field it writes is checked, every wait has a
 //! deadline, and a violation is a typed [`Failure`].
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod adaptive;
 mod admin;
@@ -23,6 +23,7 @@ mod health;
 mod interrupt;
 mod namespace;
 mod options;
+mod pci_address;
 mod prp;
 mod queue;
 mod queue_pair;
@@ -44,6 +45,7 @@ pub use error::{CommandError, Error, Failure, Refused};
 pub use futures::AsyncQueue;
 pub use namespace::{AtomicWrites, Io, Namespace};
 pub use options::{ControllerOptions, DataPointers, QueueOptions};
+pub use pci_address::PciAddress;
 pub use queue_pair::{Completion, QueuePair};
 pub use slots::Token;
 pub use stats::{ControllerCounts, ControllerStats, QueueStats, StatusCount};

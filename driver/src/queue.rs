@@ -464,7 +464,7 @@ impl<B> Queue<B> {
         } else if oldest >= PATIENCE && self.looked.is_none_or(|last| now.since(last) >= PATIENCE) {
             // A dead or fatally wounded device is told apart from a slow one at once.
             self.looked = Some(now);
-            if let Err(failure) = crate::registers::check_alive(&*self.transport) {
+            if let Err(failure) = crate::registers::check_up(&*self.transport) {
                 self.fail(failure);
             }
         }

@@ -62,6 +62,16 @@ pub(crate) fn check_alive(transport: &dyn Transport) -> Result<Csts, Failure> {
     Ok(Csts(csts))
 }
 
+/// The same of a controller that is up: one that is not ready any more has been reset by somebody
+/// else, and nothing that was in flight will ever complete.
+pub(crate) fn check_up(transport: &dyn Transport) -> Result<(), Failure> {
+    let csts = check_alive(transport)?;
+    match csts.rdy() {
+        true => Ok(()),
+        false => Err(Failure::Reset { csts: csts.0 }),
+    }
+}
+
 /// CSTS as a number, whatever it says.
 pub(crate) fn csts(transport: &dyn Transport) -> Result<Csts, Error> {
     Ok(Csts(transport.read32(offset::CSTS)?))

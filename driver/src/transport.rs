@@ -1,11 +1,16 @@
 //! The seam between the driver and whatever the controller is: registers, IOMMU context, proof.
 //! Control path only; the data path holds rings and shadow doorbells and never comes here.
 mod embedded;
+#[cfg(not(underpin_sim))]
+mod vfio;
 mod vfio_user;
 
 pub use embedded::Embedded;
+#[cfg(not(underpin_sim))]
+pub use vfio::Vfio;
 pub use vfio_user::{VfioUser, VfioUserOptions};
 
+use crate::Failure;
 use std::fmt;
 use std::sync::Arc;
 use underpin_dma::rt::Event;
@@ -95,6 +100,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn mask(&self, vector: u16, masked: bool) -> Result<(), TransportError> {
         let _ = (vector, masked);
         Ok(())
+    }
+
+    /// Whom to tell when the transport learns by itself that the device is lost: the kernel wants
+    /// it back, its link has failed. Called once, when a controller is made of it; what happened
+    /// before is told at once. A transport that learns of nothing has nothing to tell.
+    fn on_loss(&self, tell: Box<dyn Fn(Failure) + Send + Sync>) {
+        drop(tell);
     }
 
     /// Ends the device's DMA by the transport's own means: the connection closed, the device's

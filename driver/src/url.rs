@@ -1,5 +1,6 @@
 //! Device URLs: `pci:0000:01:00.0`, `vfio-user:/run/ctrl.sock`, `emu:size=1g`, each with `?ns=1`
 //! where a namespace is meant. The same words in every binary and in the library.
+use crate::PciAddress;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -22,12 +23,14 @@ pub enum DeviceAddress {
     Embedded(String),
     /// A controller that another process serves at this Unix socket.
     VfioUser(PathBuf),
+    /// A function on the PCI bus that is bound to `vfio-pci`.
+    Pci(PciAddress),
 }
 
 /// A device URL that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{url:?} is not a device: {why}; devices are named like emu:size=1g or vfio-user:/run/nvme.sock?ns=1"
+    "{url:?} is not a device: {why}; devices are named like emu:size=1g, vfio-user:/run/nvme.sock?ns=1 or pci:0000:01:00.0"
 )]
 pub struct DeviceUrlError {
     /// What was given.
@@ -65,9 +68,10 @@ impl FromStr for DeviceUrl {
                 device: DeviceAddress::VfioUser(PathBuf::from(path)),
                 nsid,
             }),
-            Some(("pci", _)) => Err(bad(
-                "pci: devices cannot be opened by this version".to_owned()
-            )),
+            Some(("pci", address)) => Ok(Self {
+                device: DeviceAddress::Pci(address.parse().map_err(bad)?),
+                nsid,
+            }),
             Some((scheme, _)) => Err(bad(format!("there is no kind of device {scheme:?}"))),
             None => Err(bad("it has no kind in front, such as emu:".to_owned())),
         }
@@ -79,6 +83,7 @@ impl fmt::Display for DeviceAddress {
         match self {
             Self::Embedded(body) => write!(f, "emu:{body}"),
             Self::VfioUser(path) => write!(f, "vfio-user:{}", path.display()),
+            Self::Pci(address) => write!(f, "pci:{address}"),
         }
     }
 }
@@ -106,6 +111,7 @@ mod tests {
             "emu:",
             "vfio-user:/run/a b?c:d.sock?ns=3",
             "vfio-user:relative.sock",
+            "pci:0000:01:00.0?ns=1",
         ] {
             assert_eq!(url.parse::<DeviceUrl>().unwrap().to_string(), url);
         }
@@ -114,7 +120,7 @@ mod tests {
             ("emu:size=1g?ns=0", "from 1 up"),
             ("emu:size=1g?ns=4294967295", "from 1 up"),
             ("floppy:a", "no kind of device"),
-            ("pci:0000:01:00.0", "this version"),
+            ("pci:nvme0", "not a PCI address"),
             ("vfio-user:", "path of a socket"),
         ] {
             let error = url.parse::<DeviceUrl>().unwrap_err().to_string();
