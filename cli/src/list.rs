@@ -130,7 +130,7 @@ fn as_text(bus: &Bus, devices: &[(&DeviceUrl, Result<Opened, Error>)], style: St
              underpin doctor says what is missing)\n",
         );
         out.push_str(
-            "  (as the kernel shows them; this version opens emu: and vfio-user: devices only)\n",
+            "  (as the kernel shows them; one that is bound to vfio-pci is opened as pci:ADDRESS)\n",
         );
     }
     if devices.is_empty() && bus.controllers.is_empty() {
