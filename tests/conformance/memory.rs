@@ -142,7 +142,7 @@ fn granularity(open: &Open<Vectored>) -> Option<u64> {
 }
 
 fn byte_spans(device: &Device) -> Verdict {
-    let mut open: Open<Vectored> = Open::new(device);
+    let mut open = with_many_runs(device);
     if granularity(&open) != Some(1) {
         return lacks("SGLs of any alignment (SGLS bits 1:0)");
     }
@@ -151,12 +151,21 @@ fn byte_spans(device: &Device) -> Verdict {
 }
 
 fn dword_spans(device: &Device) -> Verdict {
-    let mut open: Open<Vectored> = Open::new(device);
+    let mut open = with_many_runs(device);
     if granularity(&open).is_none() {
         return lacks("SGLs (SGLS bits 1:0)");
     }
     spans(&mut open, 4);
     Done
+}
+
+/// So many parts that a device which takes long transfers needs more than one list page.
+fn with_many_runs(device: &Device) -> Open<Vectored> {
+    let options = ControllerOptions {
+        max_runs: 1024,
+        ..ControllerOptions::default()
+    };
+    Open::with(device, options, QueueOptions::default())
 }
 
 /// Memory cut anywhere, from a few parts to more than a list page holds.
