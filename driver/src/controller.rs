@@ -29,6 +29,20 @@ use underpin_nvme_spec::registers::offset;
 use underpin_nvme_spec::{AdminOpcode, Nsid, NvmOpcode, Qid, Sgls};
 
 /// Whether completed writes may be lost with power, until a flush.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// use underpin_nvme::WriteCache;
+///
+/// if controller.write_cache() == WriteCache::Enabled {
+///     controller.set_write_cache(false)?;
+/// }
+/// assert_eq!(controller.write_cache(), WriteCache::Disabled);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteCache {
     /// There is none: completed writes are durable, a flush does nothing.
@@ -60,6 +74,42 @@ impl WriteCache {
 
 /// An NVMe controller. Clones share it; it is shut down when the last clone and the last of its
 /// queues are gone.
+///
+/// ```
+/// use underpin_dma::{DmaBuf, DmaSpace};
+/// use underpin_nvme::{Controller, ControllerOptions, Nsid, QueueOptions, WriteCache};
+///
+/// let space = DmaSpace::new();
+/// let url = "emu:size=1m,queues=2,ns2.lba=4096";
+/// let controller = Controller::open(url, &space, ControllerOptions::default())?;
+///
+/// // What it is.
+/// assert_eq!(controller.name(), url);
+/// assert!(controller.identify().mn().to_string().starts_with("Underpin"));
+/// assert_eq!(controller.version().to_string(), "2.0.0");
+/// assert_eq!(controller.capabilities().page_min_bytes(), 4096);
+/// assert_eq!(controller.space().id(), space.id());
+///
+/// // What it can.
+/// assert_eq!(controller.granted_queues(), 2);
+/// assert_eq!(controller.max_transfer_bytes(), 128 << 10);
+/// assert!(controller.has_shadow_doorbells());
+/// assert_eq!(controller.write_cache(), WriteCache::Enabled);
+/// assert_eq!(controller.namespaces().len(), 2);
+/// assert_eq!(controller.namespace(Some(Nsid(2)))?.lba_bytes(), 4096);
+///
+/// // One queue pair for each thread, as many as were granted.
+/// let first = controller.queue_pair::<DmaBuf>(QueueOptions::default())?;
+/// let second = controller.queue_pair::<DmaBuf>(QueueOptions::default())?;
+/// assert!(controller.queue_pair::<DmaBuf>(QueueOptions::default()).is_err());
+///
+/// // How it fares, and its end: with the last handle, or with an answer.
+/// assert_eq!(controller.failure(), None);
+/// drop((first, second));
+/// assert_eq!(controller.quarantined_queues(), 0);
+/// controller.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Controller(pub(crate) Arc<Inner>);
 
@@ -159,6 +209,19 @@ impl Controller {
     /// # Errors
     /// [`Error::Url`], [`Error::Emulator`], and whatever [`with_transport`](Self::with_transport)
     /// gives.
+    ///
+    /// ```
+    /// use underpin_dma::DmaSpace;
+    /// use underpin_nvme::{Controller, ControllerOptions, Error};
+    ///
+    /// let space = DmaSpace::new();
+    /// let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// assert_eq!(controller.namespace(None)?.len_bytes(), 1 << 20);
+    ///
+    /// let typo = Controller::open("emo:size=1m", &space, ControllerOptions::default());
+    /// assert!(matches!(typo, Err(Error::Url(_))));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn open(url: &str, space: &DmaSpace, options: ControllerOptions) -> Result<Self, Error> {
         let url: DeviceUrl = url.parse()?;
         Self::open_device(&url.device, space, options)
@@ -168,6 +231,17 @@ impl Controller {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    ///
+    /// ```
+    /// # use underpin_dma::DmaSpace;
+    /// # use underpin_nvme::{Controller, ControllerOptions, DeviceUrl, Error};
+    /// let url: DeviceUrl = "emu:size=1m,ns=3?ns=2".parse()?;
+    /// let controller =
+    ///     Controller::open_device(&url.device, &DmaSpace::new(), ControllerOptions::default())?;
+    /// let namespace = controller.namespace(url.nsid)?;
+    /// assert_eq!(namespace.nsid().0, 2);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn open_device(
         device: &DeviceAddress,
         space: &DmaSpace,
@@ -205,6 +279,26 @@ impl Controller {
     /// [`Error::Unsupported`] when the controller cannot be driven, in words;
     /// [`Error::NotInTime`]; [`Error::Failed`] when it is gone, in fatal status, or breaks the
     /// protocol; [`Error::BadAnswer`]; [`Error::Dma`] for memory.
+    ///
+    /// With an [`Embedded`](crate::transport::Embedded) controller of one's own, which can be told to
+    /// misbehave later:
+    ///
+    /// ```
+    /// use underpin_dma::DmaSpace;
+    /// use underpin_emulator::Emulator;
+    /// use underpin_nvme::{Controller, ControllerOptions, transport::Embedded};
+    ///
+    /// let emulator = Emulator::new("size=1m".parse()?)?;
+    /// emulator.start_thread()?;
+    /// let transport = Embedded::new("mine", emulator.clone());
+    /// let controller =
+    ///     Controller::with_transport(transport, &DmaSpace::new(), ControllerOptions::default())?;
+    /// assert_eq!(controller.name(), "mine");
+    ///
+    /// emulator.inject("status:0x6@op=log".parse()?);
+    /// assert!(controller.smart_log().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn with_transport(
         transport: Arc<dyn Transport>,
         space: &DmaSpace,
@@ -252,6 +346,22 @@ impl Controller {
     ///
     /// # Errors
     /// [`Error::NoNamespace`] when there is no such namespace, naming those there are.
+    ///
+    /// ```
+    /// use underpin_nvme::{Error, Nsid};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,ns=2", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// assert_eq!(controller.namespace(None)?.nsid(), Nsid(1));
+    /// assert_eq!(controller.namespace(Some(Nsid(2)))?.nsid(), Nsid(2));
+    /// match controller.namespace(Some(Nsid(3))) {
+    ///     Err(Error::NoNamespace { available, .. }) => assert_eq!(available, "1, 2"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn namespace(&self, nsid: Option<Nsid>) -> Result<Namespace, Error> {
         let namespaces = self.namespaces();
         let found = match nsid {
@@ -294,6 +404,21 @@ impl Controller {
     }
 
     /// Why the controller is of no use any more, if it is.
+    ///
+    /// ```
+    /// use underpin_nvme::Failure;
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,fault=cfs@op=read", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// assert_eq!(controller.failure(), None);
+    /// let page = space.alloc(4096, 4096)?;
+    /// assert!(queue.run(ns.read(Lba(0), 8)?, page).is_err());
+    /// assert!(matches!(controller.failure(), Some(Failure::Fatal { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn failure(&self) -> Option<Failure> {
         self.0.health.failure()
     }
@@ -338,6 +463,17 @@ impl Controller {
     }
 
     /// Queues whose memory is still in quarantine: dropped, but the device has not let go.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// drop(queue);
+    /// assert_eq!(controller.quarantined_queues(), 0, "the device said that it let go");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn quarantined_queues(&self) -> usize {
         self.0.quarantine.lock().len()
     }
@@ -379,6 +515,26 @@ impl Controller {
     /// [`Error::NoQueue`] when all that were granted are in use; [`Error::Dma`] for memory;
     /// [`Error::Admin`] when the device refuses; [`Error::Unsupported`] when the device has too
     /// few interrupts for the [`Waiting`](crate::Waiting) wanted; [`Error::Failed`].
+    ///
+    /// ```
+    /// use underpin_nvme::{Error, QueueOptions, QueuePair};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,queues=1", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// // Each buffer travels with a number of the caller's own.
+    /// let options = QueueOptions { depth: 16, ..QueueOptions::default() };
+    /// let mut queue: QueuePair<(DmaBuf, u32)> = controller.queue_pair(options)?;
+    /// assert_eq!(queue.depth(), 16);
+    /// let page = space.alloc(4096, 4096)?;
+    /// let (_page, number) = queue.run(ns.read(Lba(0), 8)?, (page, 7))?;
+    /// assert_eq!(number, 7);
+    ///
+    /// let more = controller.queue_pair::<DmaBuf>(options);
+    /// assert!(matches!(more, Err(Error::NoQueue { granted: 1, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn queue_pair<B: Payload>(&self, options: QueueOptions) -> Result<QueuePair<B>, Error> {
         let (queue, waiter) = self.0.create_queue(options)?;
         let controller = Arc::clone(&self.0);

@@ -6,6 +6,26 @@ use underpin_nvme_spec::{AdminOpcode, Lba, Nsid, NvmOpcode, Qid, Status};
 
 /// Why a controller is of no use any more. Every command in flight is told; its memory stays in
 /// quarantine until the device's DMA has provably ended.
+///
+/// ```
+/// use underpin_nvme::{CommandError, Failure};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,fault=removed@op=read", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let token = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+/// let ended = queue.wait_for(token);
+/// match ended.result {
+///     Err(CommandError::Lost(Failure::Gone { register, value })) => {
+///         println!("{register} reads {value:#x}: plug it in again");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// assert!(ended.buffer.is_none(), "in quarantine: who knows what the device still does");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -66,6 +86,26 @@ pub enum Failure {
 }
 
 /// How a command ended, other than well.
+///
+/// ```
+/// use underpin_nvme::{CommandError, Lba, Status};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=read+lba=7", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let token = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+/// let ended = queue.wait_for(token);
+/// match ended.result {
+///     Err(CommandError::Status { status, lba: Lba(0), .. })
+///         if status == Status::UNRECOVERED_READ_ERROR => {}
+///     other => panic!("{other:?}"),
+/// }
+/// assert!(ended.buffer.is_some(), "an error gives the buffer back");
+/// assert!(controller.failure().is_none(), "and does no harm to others");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -90,6 +130,30 @@ pub enum CommandError {
 }
 
 /// What can go wrong with a controller, a namespace or a queue.
+///
+/// ```
+/// use underpin_nvme::{CommandError, Error, Lba};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=read", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// // Before anything is sent: the numbers are in the error.
+/// match ns.read(Lba(2040), 16) {
+///     Err(Error::OutOfRange { lba, blocks, namespace_blocks, .. }) => {
+///         assert_eq!((lba, blocks, namespace_blocks), (Lba(2040), 16, 2048));
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// // By the device.
+/// match queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?) {
+///     Err(Error::Command(CommandError::Status { status, .. })) => assert!(!status.is_success()),
+///     Err(Error::Failed(failure)) => panic!("the controller is of no use any more: {failure}"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -258,6 +322,24 @@ pub enum Error {
 }
 
 /// A refused submission: why, and the buffer back.
+///
+/// ```
+/// use underpin_nvme::{Error, Refused};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let short = space.alloc(512, 512)?;
+/// let Err(Refused { error, buffer }) = queue.submit(ns.read(Lba(0), 8)?, short) else {
+///     panic!("eight blocks in the room of one")
+/// };
+/// assert!(matches!(error, Error::Buffer(_)));
+/// // The buffer is the caller's again, for a request that suits it.
+/// queue.run(ns.read(Lba(0), 1)?, buffer)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Refused<B> {
     /// Why.

@@ -10,6 +10,17 @@ use underpin_nvme_spec::{Lba, Nsid, NvmOpcode, Status};
 
 /// What the device promises to write as a whole or not at all, in logical blocks
 /// (NVM Command Set 1.0, 2.1.4).
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,awun=7,awupf=0", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let atomic = ns.atomic_writes();
+/// assert_eq!((atomic.normal_blocks, atomic.power_fail_blocks), (8, 1));
+/// assert_eq!(atomic.boundary_blocks, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtomicWrites {
     /// With respect to other commands running at the same time.
@@ -32,6 +43,21 @@ pub(crate) enum Kind {
 }
 
 /// A checked request for one namespace, to be given to a queue of its controller.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let read = ns.read(Lba(0), 8)?;
+/// assert_eq!(read.len_bytes(), 8 * u64::from(ns.lba_bytes()));
+/// assert_eq!(ns.flush().len_bytes(), 0);
+/// // A request is a plain value: it can be made again and again.
+/// let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let page = queue.run(read, space.alloc(4096, 4096)?)?;
+/// queue.run(read, page)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Io {
     pub(crate) controller: u32,
@@ -74,6 +100,27 @@ impl Io {
 }
 
 /// A namespace that can be read and written.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,lba=4096", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// assert_eq!((ns.nsid(), ns.blocks(), ns.lba_bytes()), (Nsid(1), 256, 4096));
+/// assert_eq!(ns.len_bytes(), 1 << 20);
+/// assert_eq!(ns.unusable(), None);
+/// assert_eq!(ns.identify().nsze(), 256);
+/// assert_eq!(ns.to_string(), "namespace 1 of 256 blocks of 4096 bytes");
+///
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let mut block = space.alloc(4096, 4096)?;
+/// block.copy_from(0, b"the last block")?;
+/// let block = queue.run(ns.write(Lba(255), 1)?, block)?;
+/// queue.flush(&ns)?;
+/// queue.run(ns.read(Lba(255), 1)?, block)?;
+/// assert!(ns.read(Lba(255), 2).is_err(), "it ends there");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Namespace {
     controller: u32,
@@ -221,6 +268,17 @@ impl Namespace {
     }
 
     /// Why it cannot be read and written, if it cannot.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,ns2.csi=2", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let zoned = controller.namespace(Some(Nsid(2)))?;
+    /// assert!(zoned.unusable().is_some_and(|why| why.contains("Zoned Namespace")));
+    /// assert!(zoned.read(Lba(0), 1).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn unusable(&self) -> Option<&str> {
         self.unusable.as_deref()
     }
@@ -291,6 +349,18 @@ impl Namespace {
     }
 
     /// A flush: every write completed before it is on the medium when it completes.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// queue.run(ns.write(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// let token = queue.submit_bare(ns.flush())?;
+    /// queue.wait_for(token).result?; // From now on the write outlives a power failure.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flush(&self) -> Io {
         let transfer = Transfer {
             lba: 0,

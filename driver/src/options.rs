@@ -4,6 +4,25 @@ use crate::Waiting;
 use std::time::Duration;
 
 /// Choices about a controller.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_dma::DmaSpace;
+/// use underpin_nvme::{Controller, ControllerOptions};
+///
+/// let options = ControllerOptions {
+///     io_queues: 4,
+///     max_transfer_bytes: 64 << 10,
+///     command_timeout: Duration::from_secs(5),
+///     shadow_doorbells: false,
+///     ..ControllerOptions::default()
+/// };
+/// let controller = Controller::open("emu:size=1m", &DmaSpace::new(), options)?;
+/// assert_eq!(controller.granted_queues(), 4);
+/// assert_eq!(controller.max_transfer_bytes(), 64 << 10);
+/// assert!(!controller.has_shadow_doorbells());
+/// # Ok::<(), underpin_nvme::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ControllerOptions {
     /// How many I/O queue pairs to ask for. The device may grant fewer.
@@ -47,6 +66,23 @@ impl Default for ControllerOptions {
 
 /// How commands name memory: by physical region pages, which every device takes, or by scatter
 /// gather lists, where the device takes them (Identify Controller, SGLS).
+///
+/// ```
+/// use underpin_nvme::{ControllerOptions, DataPointers, Lba, QueueOptions};
+/// # use underpin_nvme::{Controller, dma::DmaSpace};
+///
+/// # let space = DmaSpace::new();
+/// for (data_pointers, sgls) in [(DataPointers::ByRule, 1), (DataPointers::Prp, 0)] {
+///     let options = ControllerOptions { data_pointers, ..ControllerOptions::default() };
+///     let controller = Controller::open("emu:size=1m", &space, options)?;
+///     let ns = controller.namespace(None)?;
+///     let mut queue = controller.queue_pair(QueueOptions::default())?;
+///     // Four pages in one run: one SGL descriptor, or a list of PRPs.
+///     queue.run(ns.read(Lba(0), 32)?, space.alloc(16384, 4096)?)?;
+///     assert_eq!(queue.stats().sgls, sgls);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DataPointers {
     /// Where the device takes SGLs, a command has one if PRPs cannot name its memory, or if its
@@ -61,6 +97,19 @@ pub enum DataPointers {
 }
 
 /// Choices about a queue pair.
+///
+/// ```
+/// use underpin_nvme::{QueueOptions, QueuePair, Waiting};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,mqes=64", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let options = QueueOptions { depth: 1000, waiting: Waiting::ADAPTIVE };
+/// let queue: QueuePair<DmaBuf> = controller.queue_pair(options)?;
+/// assert!(queue.depth() < 64, "a ring of 64 entries is never full");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct QueueOptions {
     /// Commands in flight at once. The device's limit (CAP.MQES) may be lower;

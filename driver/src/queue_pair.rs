@@ -16,6 +16,21 @@ use std::sync::Arc;
 use underpin_nvme_spec::{Lba, Nsid, NvmOpcode, Qid};
 
 /// A request that has ended.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let token = queue.submit(ns.write(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+/// let completion = queue.wait_for(token);
+/// assert_eq!(completion.token, token);
+/// completion.result?;
+/// let page = completion.buffer.expect("a good end gives it back");
+/// assert_eq!(page.len_bytes(), 4096);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a completion carries the buffer and the command's error"]
 pub struct Completion<B> {
@@ -53,6 +68,36 @@ pub struct Completion<B> {
 /// let mut text = [0; 7];
 /// page.copy_to(0, &mut text)?;
 /// assert_eq!(&text, b"written");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Many at a time, one doorbell for all of them:
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let pages: Result<Vec<_>, _> = (0..8).map(|_| space.alloc(4096, 4096)).collect();
+/// for (index, page) in pages?.into_iter().enumerate() {
+///     queue.submit(ns.write(Lba(8 * index as u64), 8)?, page)?;
+/// }
+/// assert_eq!((queue.in_flight(), queue.free()), (8, queue.depth() - 8));
+/// queue.ring();
+///
+/// let mut back = Vec::new();
+/// while queue.wait(None) {
+///     // Whatever has ended, up to 64 at a time.
+///     queue.poll(64, |completion| {
+///         assert!(completion.result.is_ok());
+///         back.extend(completion.buffer);
+///     });
+/// }
+/// assert_eq!(back.len(), 8);
+/// queue.flush(&ns)?;
+/// let stats = queue.stats();
+/// assert_eq!((stats.writes, stats.flushes, stats.errors), (8, 1, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -133,6 +178,22 @@ impl<B: Payload> QueuePair<B> {
     /// [`Refused`] gives the buffer back: [`Error::QueueFull`] (poll first), [`Error::TooLong`],
     /// [`Error::Buffer`] (too short, misaligned, of another space), [`Error::WrongController`],
     /// [`Error::Failed`].
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let token = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// // Nothing was sent yet; the first poll rings.
+    /// let mut ended = None;
+    /// while ended.is_none() {
+    ///     queue.poll(1, |completion| ended = Some(completion.token));
+    /// }
+    /// assert_eq!(ended, Some(token));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn submit(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
         // Not `queue_mut`: where something can panic while the buffer is on its way, the compiler
@@ -211,6 +272,18 @@ impl<B: Payload> QueuePair<B> {
     ///
     /// # Errors
     /// As [`submit`](Self::submit); [`Error::Buffer`] for a request that needs a buffer.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let token = queue.submit_bare(ns.flush())?;
+    /// queue.wait_for(token).result?;
+    /// assert!(queue.submit_bare(ns.read(Lba(0), 8)?).is_err(), "a read needs a buffer");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn submit_bare(&mut self, io: Io) -> Result<Token, Error> {
         if io.controller != self.number {
             return Err(Error::WrongController);
@@ -288,6 +361,21 @@ impl<B: Payload> QueuePair<B> {
     /// Waits until the request ends; no longer than the commands' deadline, as a late command
     /// fails the controller and with it every request. A token that is not in flight on this
     /// queue ends as [`CommandError::Lost`] once nothing is in flight any more.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let first = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// let second = queue.submit(ns.read(Lba(8), 8)?, space.alloc(4096, 4096)?)?;
+    /// queue.wait_for(second).result?;
+    /// // What ended meanwhile is not lost.
+    /// queue.wait_for(first).result?;
+    /// assert_eq!(queue.in_flight(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait_for(&mut self, token: Token) -> Completion<B> {
         let mut others = VecDeque::new();
         let mut found = None;

@@ -5,6 +5,27 @@ use std::time::Duration;
 use underpin_nvme_spec::{Cid, Status};
 
 /// How a queue names a request to its caller: unique for the queue's life.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// // What the caller remembers of each request, by its token.
+/// let mut begun = HashMap::new();
+/// for lba in [0, 8, 16] {
+///     let token = queue.submit(ns.read(Lba(lba), 8)?, space.alloc(4096, 4096)?)?;
+///     begun.insert(token, lba);
+/// }
+/// while queue.wait(None) {
+///     queue.poll(64, |completion| assert!(begun.remove(&completion.token).is_some()));
+/// }
+/// assert!(begun.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Token(pub(crate) u64);
 

@@ -11,6 +11,21 @@ counters! {
     /// A *request* is what a caller submits; one that is longer than the device takes at once is
     /// several *commands*. The driver never sends a command a second time by itself: there are no
     /// retries to be counted.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// // One request of twice what the device takes at once: two commands, one doorbell.
+    /// let len = 2 * controller.max_transfer_bytes();
+    /// queue.run(ns.read(Lba(0), len / 512)?, space.alloc(len as usize, 4096)?)?;
+    /// let stats = queue.stats();
+    /// assert_eq!((stats.reads, stats.commands, stats.rings), (1, 2, 1));
+    /// assert_eq!(stats.read_bytes, len);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub struct QueueStats {
         /// Commands written to the submission ring.
         commands,
@@ -54,6 +69,19 @@ counters! {
 
 counters! {
     /// Figures about a controller since it was opened, its queues' aside.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,queues=4", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let counts = controller.stats().counts;
+    /// assert_eq!((counts.granted_queues, counts.open_queues), (4, 1));
+    /// assert_eq!((counts.timeouts, counts.quarantined_bytes), (0, 0));
+    /// # drop(queue);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub struct ControllerCounts {
         /// Times that it was reset: once, when it was opened, until it is recovered by resets.
         resets,
@@ -73,6 +101,21 @@ counters! {
 }
 
 /// How many requests ended with one status.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=read+count=2", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// for _ in 0..3 {
+///     let _ = queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?);
+/// }
+/// let errors = controller.stats().errors;
+/// assert_eq!(errors[0].status, Status::UNRECOVERED_READ_ERROR);
+/// assert_eq!((errors.len(), errors[0].count), (1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusCount {
     /// The status, without Do Not Retry and More.

@@ -17,6 +17,17 @@ use underpin_dma::rt::Event;
 use underpin_dma::{Mapper, Word32};
 
 /// A register or the device behind it could not be reached.
+///
+/// ```
+/// use underpin_nvme::transport::{Embedded, Transport};
+///
+/// let emulator = underpin_emulator::Emulator::new("size=1m,queues=2".parse()?)?;
+/// let device = Embedded::new("emu0", emulator);
+/// let error = device.interrupt(3).unwrap_err();
+/// assert_eq!(error.device, "emu0");
+/// assert!(error.what.contains("vector 3"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{device}: {what}")]
 pub struct TransportError {
@@ -27,6 +38,61 @@ pub struct TransportError {
 }
 
 /// How a controller is reached. One implementation a kind of device.
+///
+/// A transport that counts how often registers are read, and leaves the rest to another:
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use underpin_dma::{DmaSpace, Mapper};
+/// use underpin_nvme::transport::{Embedded, Transport, TransportError};
+/// use underpin_nvme::{Controller, ControllerOptions};
+///
+/// #[derive(Debug)]
+/// struct Counted {
+///     inner: Arc<Embedded>,
+///     reads: AtomicU32,
+/// }
+///
+/// impl Transport for Counted {
+///     fn name(&self) -> String {
+///         "counted".to_owned()
+///     }
+///     fn read32(&self, offset: usize) -> Result<u32, TransportError> {
+///         self.reads.fetch_add(1, Ordering::Relaxed);
+///         self.inner.read32(offset)
+///     }
+///     fn read64(&self, offset: usize) -> Result<u64, TransportError> {
+///         self.reads.fetch_add(1, Ordering::Relaxed);
+///         self.inner.read64(offset)
+///     }
+///     fn write32(&self, offset: usize, value: u32) -> Result<(), TransportError> {
+///         self.inner.write32(offset, value)
+///     }
+///     fn write64(&self, offset: usize, value: u64) -> Result<(), TransportError> {
+///         self.inner.write64(offset, value)
+///     }
+///     fn mapper(&self) -> Arc<dyn Mapper> {
+///         self.inner.mapper()
+///     }
+///     fn sever(&self) -> Result<(), TransportError> {
+///         self.inner.sever()
+///     }
+/// }
+///
+/// let emulator = underpin_emulator::Emulator::new("size=1m".parse()?)?;
+/// emulator.start_thread()?;
+/// let transport = Arc::new(Counted {
+///     inner: Embedded::new("inner", emulator),
+///     reads: AtomicU32::new(0),
+/// });
+/// let device = Arc::clone(&transport) as Arc<dyn Transport>;
+/// let controller =
+///     Controller::with_transport(device, &DmaSpace::new(), ControllerOptions::default())?;
+/// assert_eq!(controller.name(), "counted");
+/// assert!(transport.reads.load(Ordering::Relaxed) >= 3, "CAP, VS and CSTS at least");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Transport: Send + Sync + fmt::Debug {
     /// The device's name for messages: its URL without the namespace.
     fn name(&self) -> String;

@@ -7,6 +7,16 @@ use std::str::FromStr;
 use underpin_nvme_spec::Nsid;
 
 /// Which device, and where it matters which namespace.
+///
+/// ```
+/// use underpin_nvme::{DeviceAddress, DeviceUrl, Nsid};
+///
+/// let url: DeviceUrl = "vfio-user:/run/nvme.sock?ns=2".parse()?;
+/// assert_eq!(url.device, DeviceAddress::VfioUser("/run/nvme.sock".into()));
+/// assert_eq!(url.nsid, Some(Nsid(2)));
+/// assert_eq!(url.to_string(), "vfio-user:/run/nvme.sock?ns=2");
+/// # Ok::<(), underpin_nvme::DeviceUrlError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceUrl {
     /// The device.
@@ -16,6 +26,13 @@ pub struct DeviceUrl {
 }
 
 /// How a device is reached.
+///
+/// ```
+/// use underpin_nvme::DeviceAddress;
+///
+/// let device = DeviceAddress::Embedded("size=1g,lba=4096".to_owned());
+/// assert_eq!(device.to_string(), "emu:size=1g,lba=4096");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceAddress {
@@ -28,6 +45,14 @@ pub enum DeviceAddress {
 }
 
 /// A device URL that cannot be understood.
+///
+/// ```
+/// use underpin_nvme::DeviceUrl;
+///
+/// let error = "nvme0n1".parse::<DeviceUrl>().unwrap_err();
+/// assert_eq!(error.url, "nvme0n1");
+/// assert!(error.to_string().contains("devices are named like emu:size=1g"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{url:?} is not a device: {why}; devices are named like emu:size=1g, vfio-user:/run/nvme.sock?ns=1 or pci:0000:01:00.0"

@@ -9,6 +9,25 @@ use std::time::Duration;
 use underpin_nvme_spec::Qid;
 
 /// How a queue is waited for. `submit`, `ring` and `poll` are the same for all.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_nvme::{QueueOptions, QueuePair, Waiting};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let patient = Waiting::Adaptive { spin: Duration::from_micros(20) };
+/// for waiting in [Waiting::Poll, Waiting::Interrupt, Waiting::ADAPTIVE, patient] {
+///     let options = QueueOptions { waiting, ..QueueOptions::default() };
+///     let mut queue: QueuePair<DmaBuf> = controller.queue_pair(options)?;
+///     // The same calls, whichever it is.
+///     queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+///     assert_eq!(queue.event().is_some(), waiting != Waiting::Poll);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Waiting {
     /// The completion ring is read until something is there; no interrupt is asked for. Waiting
@@ -37,6 +56,21 @@ impl Waiting {
 }
 
 /// What [`QueuePair::arm`](crate::QueuePair::arm) found.
+///
+/// ```
+/// use underpin_nvme::{Armed, QueueOptions, QueuePair, Waiting};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let options = QueueOptions { waiting: Waiting::Interrupt, ..QueueOptions::default() };
+/// let mut queue: QueuePair<DmaBuf> = controller.queue_pair(options)?;
+/// assert_eq!(queue.arm(), Armed::Sleep { until: None }, "nothing is in flight");
+/// queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+/// assert_ne!(queue.arm(), Armed::Sleep { until: None }, "a command has a deadline");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Armed {
     /// There is something to poll, or the queue has no interrupt: do not sleep.

@@ -7,6 +7,19 @@ use crate::{Error, QueuePair};
 use underpin_nvme_spec::admin::Abort;
 
 /// What became of the wish.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let token = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+/// queue.wait_for(token).result?;
+/// let aborted = queue.abort(token)?;
+/// assert_eq!(aborted, Aborted { commands: 0, aborted: 0 }, "it had ended already");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Aborted {
     /// Commands of the request that were in flight; 0 when it had ended already.
@@ -43,6 +56,23 @@ impl<B: Payload> QueuePair<B> {
     ///
     /// # Errors
     /// [`Error::Admin`] with the device's status; [`Error::Failed`].
+    ///
+    /// ```
+    /// use underpin_nvme::{CommandError, Status};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,fault=hold@op=read", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let token = queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// assert_eq!(queue.abort(token)?.aborted, 1);
+    /// let ended = queue.wait_for(token);
+    /// let Err(CommandError::Status { status, .. }) = ended.result else { panic!("it was aborted") };
+    /// assert_eq!(status, Status::ABORT_REQUESTED);
+    /// assert!(ended.buffer.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn abort(&mut self, token: Token) -> Result<Aborted, Error> {
         let calls = self.begin_abort(token)?;
         let commands = calls.len();

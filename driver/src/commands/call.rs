@@ -17,6 +17,25 @@ type Finish<T> = Box<dyn FnOnce(u32, Vec<u8>) -> Result<T, Error> + Send>;
 ///
 /// Dropping it detaches: the device carries the command out all the same, and its memory is freed
 /// when it has.
+///
+/// ```
+/// use underpin_nvme::{LogRequest, spec::admin::LogId};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// // Two commands of which neither waits for the other.
+/// let mut smart = controller.begin_log_page(&LogRequest::new(LogId::SMART, 512))?;
+/// let errors = controller.begin_log_page(&LogRequest::new(LogId::ERROR, 64))?;
+/// let smart = loop {
+///     if let Some(answer) = smart.poll() {
+///         break answer?;
+///     }
+/// };
+/// assert_eq!((smart.len(), errors.wait()?.len()), (512, 64));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "nothing is sent until it is polled or waited for"]
 pub struct AdminCall<T> {
     inner: Arc<Inner>,

@@ -7,6 +7,18 @@ use underpin_nvme_spec::NvmOpcode;
 use underpin_nvme_spec::nvm::{DatasetManagement, DsmRange};
 
 /// A range of blocks.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let gone = [BlockRange { lba: Lba(0), blocks: 8 }, BlockRange { lba: Lba(2040), blocks: 8 }];
+/// assert!(ns.deallocate(&gone).is_ok());
+/// let past_the_end = BlockRange { lba: Lba(2041), blocks: 8 };
+/// assert!(ns.deallocate(&[past_the_end]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockRange {
     /// The first block.
@@ -17,6 +29,19 @@ pub struct BlockRange {
 
 /// A checked request to deallocate ranges of one namespace, to be given to a queue of its
 /// controller.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// let request = ns.deallocate(&[BlockRange { lba: Lba(0), blocks: 64 }])?;
+/// let token = queue.submit_deallocate(&request)?;
+/// queue.wait_for(token).result?;
+/// assert_eq!(queue.stats().deallocates, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is submitted"]
 pub struct Deallocate {

@@ -70,6 +70,29 @@ impl EventWatch {
 ///
 /// An event of one kind is told once, until the log page that it names was read
 /// ([`Controller::smart_log`], [`Controller::changed_namespaces`]).
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_dma::DmaSpace;
+/// use underpin_emulator::{Emulator, Notice};
+/// use underpin_nvme::spec::admin::{AsyncEvent, EventMask};
+/// use underpin_nvme::{Controller, ControllerOptions, transport::Embedded};
+///
+/// let emulator = Emulator::new("size=1m".parse()?)?;
+/// emulator.start_thread()?;
+/// let transport = Embedded::new("emu0", emulator.clone());
+/// let controller =
+///     Controller::with_transport(transport, &DmaSpace::new(), ControllerOptions::default())?;
+///
+/// let events = controller.events(EventMask::NAMESPACES)?;
+/// assert_eq!(events.poll()?, None);
+/// emulator.notify(Notice::NamespaceChanged(1));
+/// assert_eq!(events.wait(Duration::from_secs(5))?, Some(AsyncEvent::NAMESPACE_CHANGED));
+/// // Reading its page lets the next event of the kind through.
+/// assert!(controller.changed_namespaces()?.iter().eq([underpin_nvme::Nsid(1)]));
+/// assert_eq!(events.lost(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Events {
     controller: Controller,

@@ -52,6 +52,18 @@ impl FeatureRequest {
 }
 
 /// A feature's value.
+///
+/// ```
+/// use underpin_nvme::{FeatureRequest, spec::admin::FeatureId};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let value = controller.feature(&FeatureRequest::new(FeatureId::TIMESTAMP))?;
+/// assert_eq!(value.data.len(), 8);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureValue {
     /// Dword 0 of the completion.
@@ -61,6 +73,20 @@ pub struct FeatureValue {
 }
 
 /// A feature's new value.
+///
+/// ```
+/// use underpin_nvme::{FeatureRequest, SetFeature, spec::admin::FeatureId};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let id = FeatureId::ERROR_RECOVERY;
+/// controller.set_feature(&SetFeature { nsid: ns.nsid(), ..SetFeature::new(id, 50) })?;
+/// let request = FeatureRequest { nsid: ns.nsid(), ..FeatureRequest::new(id) };
+/// assert_eq!(controller.feature(&request)?.dword, 50);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetFeature {
     /// Which feature.
@@ -175,6 +201,18 @@ impl Controller {
     ///
     /// # Errors
     /// As [`feature`](Self::feature).
+    ///
+    /// ```
+    /// use underpin_nvme::{Nsid, spec::admin::FeatureId};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let ability = controller.feature_ability(FeatureId::VOLATILE_WRITE_CACHE, Nsid(0))?;
+    /// assert!(ability.changeable);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn feature_ability(&self, id: FeatureId, nsid: Nsid) -> Result<FeatureAbility, Error> {
         let request = FeatureRequest {
             select: FeatureSelect::SUPPORTED,
@@ -190,6 +228,20 @@ impl Controller {
     /// [`Error::WouldBreakDriver`] for features that are the driver's own business;
     /// [`Error::NotSupported`] for a feature that the controller lacks, or a saved value where it
     /// saves none; [`Error::TooLong`]; [`Error::Dma`] for memory.
+    ///
+    /// ```
+    /// use underpin_nvme::{Error, SetFeature, spec::admin::FeatureId};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// controller.begin_set_feature(&SetFeature::new(FeatureId::ARBITRATION, 0))?.wait()?;
+    /// // How many queues there are is the driver's to agree with the device.
+    /// let queues = SetFeature::new(FeatureId::NUMBER_OF_QUEUES, 0);
+    /// assert!(matches!(controller.set_feature(&queues), Err(Error::WouldBreakDriver { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn begin_set_feature(&self, feature: &SetFeature) -> Result<AdminCall<u32>, Error> {
         let [cdw12, cdw13, cdw14, cdw15] = feature.more;
         let command = SetFeatures {
@@ -236,6 +288,18 @@ impl Controller {
     ///
     /// # Errors
     /// As [`set_feature`](Self::set_feature); [`Error::NotSupported`] where there is no cache.
+    ///
+    /// ```
+    /// use underpin_nvme::WriteCache;
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// controller.set_write_cache(false)?;
+    /// assert_eq!(controller.write_cache(), WriteCache::Disabled);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_write_cache(&self, on: bool) -> Result<(), Error> {
         let feature = SetFeature::new(FeatureId::VOLATILE_WRITE_CACHE, u32::from(on));
         self.set_feature(&feature).map(|_| ())
@@ -268,6 +332,18 @@ impl Controller {
     ///
     /// # Errors
     /// As [`set_feature`](Self::set_feature).
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let mut threshold = controller.temperature_threshold(0, false)?;
+    /// threshold.kelvins = 273 + 70;
+    /// controller.set_temperature_threshold(threshold)?;
+    /// assert_eq!(controller.temperature_threshold(0, false)?.kelvins, 343);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_temperature_threshold(&self, threshold: TemperatureThreshold) -> Result<(), Error> {
         let feature = SetFeature::new(FeatureId::TEMPERATURE_THRESHOLD, threshold.to_cdw());
         self.set_feature(&feature).map(|_| ())
@@ -279,6 +355,19 @@ impl Controller {
     /// # Errors
     /// As [`set_feature`](Self::set_feature); [`Error::NotSupported`] where namespaces cannot be
     /// protected.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// controller.set_write_protection(ns.nsid(), true)?;
+    /// assert!(queue.run(ns.write(Lba(0), 8)?, space.alloc(4096, 4096)?).is_err());
+    /// controller.set_write_protection(ns.nsid(), false)?;
+    /// queue.run(ns.write(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn set_write_protection(&self, nsid: Nsid, protected: bool) -> Result<(), Error> {
         let feature = SetFeature {
             nsid,

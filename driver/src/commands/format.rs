@@ -55,6 +55,25 @@ impl Controller {
     /// [`Error::NotSupported`] for what the device says it lacks; [`Error::Request`] for an LBA
     /// format that the namespace does not have, or where one namespace was named and the device
     /// would format all; [`Error::Admin`] with the device's status; [`Error::Failed`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use underpin_nvme::spec::admin::FormatNvm;
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// assert_eq!(ns.lba_bytes(), 512);
+    /// // The first format of the namespace that has blocks of 4 KiB.
+    /// let lbaf = (0..=ns.identify().nlbaf())
+    ///     .find(|&index| ns.identify().lba_format(index).lbads() == 12)
+    ///     .expect("it has one");
+    /// let command = FormatNvm { nsid: ns.nsid(), lbaf, ..FormatNvm::default() };
+    /// controller.format(&command, Duration::from_secs(60))?;
+    /// assert_eq!(controller.namespace(None)?.lba_bytes(), 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn format(&self, command: &FormatNvm, time: Duration) -> Result<(), Error> {
         self.check_format(command)?;
         let _idle = self.0.idle()?;
@@ -128,6 +147,16 @@ impl Controller {
     /// # Errors
     /// [`Error::QueuesInUse`] when blocks have another size and there are queue pairs: drop them
     /// and try again. [`Error::BadAnswer`], [`Error::Failed`].
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// controller.rescan()?;
+    /// assert_eq!(controller.namespace(None)?, ns, "nothing has changed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn rescan(&self) -> Result<(), Error> {
         self.identify_anew(|found| {
             // Whoever has a handle that queues take, be it of a namespace that was away meanwhile.

@@ -118,6 +118,19 @@ impl Controller {
     /// # Errors
     /// As [`begin_log_page`](Self::begin_log_page), but for the transfer's limit: logs may have
     /// 64 MiB. [`Error::Admin`] with the device's status; [`Error::Failed`].
+    ///
+    /// ```
+    /// use underpin_nvme::{LogRequest, spec::admin::LogId};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let page = controller.log_page(&LogRequest::new(LogId::SMART, 512))?;
+    /// let kelvins = u16::from_le_bytes([page[1], page[2]]);
+    /// assert_eq!(kelvins, controller.smart_log()?.temperature());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn log_page(&self, request: &LogRequest) -> Result<Vec<u8>, Error> {
         if request.len_bytes > LONGEST {
             return Err(Error::TooLong {
@@ -158,6 +171,19 @@ impl Controller {
     ///
     /// # Errors
     /// As [`log_page`](Self::log_page).
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=read+lba=8", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let _ = queue.run(ns.read(Lba(8), 1)?, space.alloc(512, 512)?);
+    /// let log = controller.error_log()?;
+    /// assert_eq!(log[0].status().code(), Status::UNRECOVERED_READ_ERROR.code());
+    /// assert_eq!((log[0].first_lba(), log[0].queue()), (Lba(8), Some(queue.qid())));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn error_log(&self) -> Result<Vec<ErrorLogEntry>, Error> {
         let entries = usize::from(self.identify().elpe()) + 1;
         let len_bytes = entries * ErrorLogEntry::LEN_BYTES;
@@ -190,6 +216,19 @@ impl Controller {
     /// # Errors
     /// As [`log_page`](Self::log_page); [`Error::NotSupported`] where namespaces have no health of
     /// their own.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// match controller.smart_log_of(ns.nsid()) {
+    ///     Ok(health) => println!("{} warnings", health.warnings().names().count()),
+    ///     Err(Error::NotSupported { why, .. }) => println!("only the whole controller: {why}"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn smart_log_of(&self, nsid: Nsid) -> Result<SmartLog, Error> {
         self.0.need(
             self.identify().lpa() & LPA_SMART_OF_NAMESPACES != 0,
@@ -207,6 +246,17 @@ impl Controller {
     ///
     /// # Errors
     /// As [`log_page`](Self::log_page).
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let log = controller.firmware_log()?;
+    /// let running = log.revision(log.active_slot()).expect("something runs");
+    /// assert_eq!(running, controller.identify().fr());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn firmware_log(&self) -> Result<FirmwareSlotLog, Error> {
         let page = self.fixed_page(LogRequest::new(LogId::FIRMWARE, 0))?;
         Ok(FirmwareSlotLog::from_bytes(&page))
@@ -217,6 +267,15 @@ impl Controller {
     ///
     /// # Errors
     /// As [`log_page`](Self::log_page); [`Error::NotSupported`] where OAES bit 8 is 0.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// assert_eq!(controller.changed_namespaces()?.iter().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn changed_namespaces(&self) -> Result<ChangedNamespaces, Error> {
         self.0.need(
             self.identify().oaes() & 1 << 8 != 0,
@@ -231,6 +290,19 @@ impl Controller {
     ///
     /// # Errors
     /// As [`log_page`](Self::log_page); [`Error::NotSupported`] where LPA bit 1 is 0.
+    ///
+    /// ```
+    /// use underpin_nvme::spec::NvmOpcode;
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,oncs=0", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let effects = controller.command_effects()?;
+    /// assert!(effects.io(NvmOpcode::WRITE).is_supported());
+    /// assert!(!effects.io(NvmOpcode::COMPARE).is_supported());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn command_effects(&self) -> Result<CommandEffectsLog, Error> {
         self.0.need(
             self.identify().lpa() & LPA_EFFECTS != 0,

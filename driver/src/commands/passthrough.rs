@@ -10,6 +10,22 @@ use underpin_nvme_spec::nvm::{DatasetManagement, ReadWrite};
 use underpin_nvme_spec::{AdminOpcode, Nsid, NvmOpcode, Sqe};
 
 /// The data of a command.
+///
+/// ```
+/// use underpin_nvme::{Error, Passthrough, PassthroughData};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// // Set Features (0x09) takes data to the device; none come back.
+/// let mut command = Passthrough { opcode: 0x09, cdw10: 0x0e, ..Passthrough::default() };
+/// command.data = PassthroughData::In(8);
+/// assert!(matches!(controller.admin_passthrough(&command), Err(Error::Request(_))));
+/// command.data = PassthroughData::Out(vec![0; 8]);
+/// controller.admin_passthrough(&command)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PassthroughData {
@@ -75,6 +91,19 @@ pub struct Passthrough {
 }
 
 /// A good answer to an admin command.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// // Get Features (0x0a), Number of Queues: the answer is in dword 0.
+/// let command = Passthrough { opcode: 0x0a, cdw10: 0x07, ..Passthrough::default() };
+/// let answer = controller.admin_passthrough(&command)?;
+/// assert!(answer.data.is_empty());
+/// assert_eq!((answer.dw0 & 0xffff) + 1, u32::from(controller.granted_queues()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PassthroughAnswer {
     /// Dword 0 of the completion.
@@ -166,6 +195,36 @@ impl Controller {
 
 /// An I/O command as its caller has it, to be given to a queue of its controller with
 /// [`QueuePair::submit_raw`].
+///
+/// ```
+/// use underpin_nvme::Passthrough;
+/// use underpin_nvme::spec::NvmOpcode;
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+/// // Two blocks from block 8 on, as the specification writes it.
+/// let read = Passthrough {
+///     opcode: NvmOpcode::READ.0,
+///     cdw10: 8,
+///     cdw12: 2 - 1,
+///     ..Passthrough::default()
+/// };
+/// assert!(ns.passthrough(&read, 512).is_err(), "they have 1024 bytes");
+/// let raw = ns.passthrough(&read, 1024)?;
+/// assert_eq!(raw.len_bytes(), 1024);
+/// let (page, dw0) = queue.run_raw(raw, space.alloc(4096, 4096)?)?;
+/// assert_eq!(dw0, 0);
+///
+/// let token = queue.submit_raw(raw, page)?;
+/// queue.wait_for(token).result?;
+/// let flush = Passthrough { opcode: NvmOpcode::FLUSH.0, ..Passthrough::default() };
+/// let token = queue.submit_raw_bare(ns.passthrough(&flush, 0)?)?;
+/// queue.wait_for(token).result?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a request does nothing until it is submitted"]
 pub struct RawIo {

@@ -13,6 +13,19 @@ impl Namespace {
     ///
     /// # Errors
     /// As [`read`](Self::read); [`Error::NotSupported`] where the device has no Verify.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=0x0c+q=1+nth=2", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// # let mut queue: QueuePair<DmaBuf> = controller.queue_pair(QueueOptions::default())?;
+    /// let sound = queue.submit_bare(ns.verify(Lba(0), 64)?)?;
+    /// queue.wait_for(sound).result?;
+    /// let unsound = queue.submit_bare(ns.verify(Lba(64), 64)?)?;
+    /// assert!(queue.wait_for(unsound).result.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn verify(&self, lba: Lba, blocks: u64) -> Result<Io, Error> {
         self.need(oncs::VERIFY, NvmOpcode::VERIFY)?;
         let limit = self.limit(IdentifyNvmController::vsl);

@@ -14,6 +14,12 @@ use std::task::{Context, Poll, Wake, Waker};
 ///
 /// # Panics
 /// When the process may have no further file descriptor.
+///
+/// ```
+/// use underpin_nvme::futures::block_on;
+///
+/// assert_eq!(block_on(async { 6 * 7 }), 42);
+/// ```
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let event = match Event::new() {
         Ok(event) => event,
@@ -59,6 +65,28 @@ impl<B: Payload> Wake for Woken<B> {
 
 impl<B: Payload> AsyncQueue<B> {
     /// Drives the queue on this thread until `future` ends, sleeping when there is nothing to do.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+    /// // Two requests in flight at once, on one thread.
+    /// let (first, second) = (space.alloc(4096, 4096)?, space.alloc(4096, 4096)?);
+    /// let mut first = std::pin::pin!(queue.run(ns.read(Lba(0), 8)?, first));
+    /// let mut second = std::pin::pin!(queue.run(ns.read(Lba(8), 8)?, second));
+    /// let mut ended = 0;
+    /// queue.block_on(std::future::poll_fn(|cx| {
+    ///     for request in [&mut first, &mut second] {
+    ///         // Each is polled once to begin it; from then on its waker is told.
+    ///         ended += usize::from(ended < 2 && request.as_mut().poll(cx).is_ready());
+    ///     }
+    ///     if ended > 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    /// }));
+    /// assert!(ended > 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         let woken = Arc::new(Woken {

@@ -10,6 +10,36 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// What a turn says of the next.
+///
+/// A thread that has a loop of its own:
+///
+/// ```
+/// use underpin_nvme::futures::Turn;
+/// use underpin_nvme::{AsyncQueue, QueueOptions, Waiting};
+/// use std::task::{Context, Poll, Waker};
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let options = QueueOptions { waiting: Waiting::ADAPTIVE, ..QueueOptions::default() };
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(options)?;
+/// let mut request = std::pin::pin!(queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?));
+/// let mut cx = Context::from_waker(Waker::noop());
+/// let page = loop {
+///     if let Poll::Ready(ended) = request.as_mut().poll(&mut cx) {
+///         break ended?;
+///     }
+///     match queue.turn() {
+///         Turn::Busy | Turn::Spin { .. } => {}
+///         Turn::Sleep { until } => {
+///             queue.event().wait(until);
+///         }
+///     }
+/// };
+/// assert_eq!(page.len_bytes(), 4096);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Something was done: let tasks run, then take another turn.
@@ -74,6 +104,30 @@ impl<B: Payload> AsyncQueue<B> {
     ///
     /// # Errors
     /// Those of `readable`.
+    ///
+    /// ```
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+    /// // With an executor, `readable` is its way to await a descriptor; here a thread has nothing else
+    /// // to do meanwhile.
+    /// let mut driver = std::pin::pin!(queue.drive(async |until| {
+    ///     queue.event().wait(until);
+    ///     Ok(())
+    /// }));
+    /// let mut request = std::pin::pin!(queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?));
+    /// let page = futures::block_on(std::future::poll_fn(|cx| {
+    ///     let ended = request.as_mut().poll(cx);
+    ///     if ended.is_pending() {
+    ///         let _ = driver.as_mut().poll(cx);
+    ///     }
+    ///     ended
+    /// }))?;
+    /// assert_eq!(page.len_bytes(), 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub async fn drive(
         &self,
         mut readable: impl AsyncFnMut(Option<Instant>) -> io::Result<()>,

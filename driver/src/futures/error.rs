@@ -3,6 +3,23 @@ use crate::Error;
 use std::fmt;
 
 /// A request that did not end well.
+///
+/// ```
+/// use underpin_nvme::futures::RequestError;
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m,fault=status:0x281@op=read", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+/// let page = space.alloc(4096, 4096)?;
+/// let read = ns.read(Lba(0), 8)?;
+/// let RequestError { error, buffer } = queue.block_on(queue.run(read, page)).unwrap_err();
+/// println!("{error}; once more");
+/// let page = buffer.expect("the device has let go of it");
+/// assert!(queue.block_on(queue.run(read, page)).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RequestError<B> {
     /// Why.
     pub error: Error,

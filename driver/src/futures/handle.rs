@@ -135,6 +135,23 @@ impl<B: Payload> Drop for Shared<B> {
 ///
 /// # Panics
 /// When it is polled again after its end.
+///
+/// ```
+/// use underpin_nvme::Error;
+///
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+/// let handle = queue.handle();
+/// let request = handle.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?);
+/// drop(queue);
+/// let refused = futures::block_on(request).unwrap_err();
+/// assert!(matches!(refused.error, Error::QueueClosed));
+/// assert!(refused.buffer.is_some(), "for another queue");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a future does nothing until it is polled"]
 pub struct HandleRequest<B: Payload>(Shared<B>);
 
@@ -160,6 +177,19 @@ impl<B: Payload> fmt::Debug for HandleRequest<B> {
 ///
 /// # Panics
 /// When it is polled again after its end.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+/// let handle = queue.handle();
+/// // A handle works on the queue's own thread, too, as long as that drives the queue.
+/// let dword = queue.block_on(handle.run_bare(ns.flush()))?;
+/// assert_eq!((dword, queue.stats().flushes), (0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a future does nothing until it is polled"]
 pub struct BareHandleRequest<B: Payload>(Shared<B>);
 

@@ -85,6 +85,21 @@ impl<B: Payload> Drop for Shared<B> {
 ///
 /// # Panics
 /// When it is polled again after its end.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+/// let given_up = queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?);
+/// drop(given_up); // Never polled, so never submitted.
+/// assert_eq!(queue.stats().reads, 0);
+///
+/// let page = queue.block_on(queue.run(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?))?;
+/// assert_eq!((queue.stats().reads, page.len_bytes()), (1, 4096));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a future does nothing until it is polled"]
 pub struct Request<B: Payload>(Shared<B>);
 
@@ -118,6 +133,17 @@ impl<B: Payload> fmt::Debug for Request<B> {
 ///
 /// # Panics
 /// When it is polled again after its end.
+///
+/// ```
+/// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+/// # let space = DmaSpace::new();
+/// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+/// # let ns = controller.namespace(None)?;
+/// let queue: AsyncQueue<DmaBuf> = controller.async_queue(QueueOptions::default())?;
+/// let dword = queue.block_on(queue.run_bare(ns.flush()))?;
+/// assert_eq!((dword, queue.stats().flushes), (0, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a future does nothing until it is polled"]
 pub struct BareRequest<B: Payload>(Shared<B>);
 

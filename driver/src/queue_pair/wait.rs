@@ -78,6 +78,33 @@ impl<B: Payload> QueuePair<B> {
     /// event; with [`Armed::Ready`] it polls first.
     ///
     /// A polled queue has no event: it is `Ready` as long as anything is in flight.
+    ///
+    /// ```
+    /// use underpin_nvme::{Armed, QueueOptions, QueuePair, Waiting};
+    ///
+    /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
+    /// # let space = DmaSpace::new();
+    /// # let controller = Controller::open("emu:size=1m", &space, ControllerOptions::default())?;
+    /// # let ns = controller.namespace(None)?;
+    /// let options = QueueOptions { waiting: Waiting::Interrupt, ..QueueOptions::default() };
+    /// let mut queue: QueuePair<DmaBuf> = controller.queue_pair(options)?;
+    /// let event = queue.event().expect("it has an interrupt").clone();
+    ///
+    /// queue.submit(ns.read(Lba(0), 8)?, space.alloc(4096, 4096)?)?;
+    /// let mut ended = 0;
+    /// while ended == 0 {
+    ///     match queue.arm() {
+    ///         Armed::Ready => ended += queue.poll(64, |completion| assert!(completion.result.is_ok())),
+    ///         // Here an event loop would wait for this and other descriptors.
+    ///         Armed::Sleep { until } => {
+    ///             event.wait(until);
+    ///             ended += queue.poll(64, |completion| assert!(completion.result.is_ok()));
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(ended, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn arm(&mut self) -> Armed {
         if !self.stash.is_empty() {
             return Armed::Ready;

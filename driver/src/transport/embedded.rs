@@ -7,6 +7,20 @@ use underpin_dma::rt::Event;
 use underpin_emulator::Emulator;
 
 /// The embedded NVMe controller as a transport.
+///
+/// ```
+/// use underpin_emulator::Emulator;
+/// use underpin_nvme::transport::{Embedded, Transport};
+///
+/// let emulator = Emulator::new("size=1m".parse()?)?;
+/// emulator.start_thread()?;
+/// let device = Embedded::new("emu0", emulator);
+/// assert_eq!(device.read32(0x08)?, 0x0002_0000, "VS says NVMe 2.0.0");
+/// assert_eq!(device.emulator().stats().sqes, 0);
+/// device.sever()?;
+/// assert_eq!(device.read32(0x08)?, u32::MAX, "it is gone, and so is its DMA");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Embedded {
     name: String,

@@ -19,6 +19,18 @@ const BAR0: u32 = 0;
 const LEAST_BAR0_BYTES: u64 = 0x1008;
 
 /// Choices about a connection.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_nvme::transport::{VfioUser, VfioUserOptions};
+///
+/// let options = VfioUserOptions {
+///     timeout: Duration::from_millis(200),
+///     ..VfioUserOptions::default()
+/// };
+/// let error = VfioUser::connect("/nobody/serves/here.sock".as_ref(), options).unwrap_err();
+/// assert_eq!(error.device, "vfio-user:/nobody/serves/here.sock");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct VfioUserOptions {
     /// How long the server may take to answer a message: a register access, a mapping. One that
@@ -44,6 +56,30 @@ impl Default for VfioUserOptions {
 /// That its DMA has ended is proven by its reply to DEVICE_RESET, or by its side of the
 /// connection being closed: a server closes it when it has let go of our memory, and the kernel
 /// closes it when the process is gone, after its memory.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, rt::{Event, thread}};
+/// use underpin_emulator::serve::Served;
+/// use underpin_nvme::transport::{VfioUser, VfioUserOptions};
+/// use underpin_nvme::{Controller, ControllerOptions};
+///
+/// # let path = std::env::temp_dir().join(format!("underpin-doc-{}.sock", std::process::id()));
+/// // In most programs this is another process: `underpin serve`.
+/// let served = Served::bind(&path, "size=1m".parse()?, Default::default())?;
+/// let stop = Event::new()?;
+/// let stopped = stop.clone();
+/// let server = thread::spawn("server", move || served.run(&stopped))?;
+///
+/// let transport = VfioUser::connect(&path, VfioUserOptions::default())?;
+/// let options = ControllerOptions::default();
+/// let controller = Controller::with_transport(transport, &DmaSpace::new(), options)?;
+/// assert_eq!(controller.namespace(None)?.len_bytes(), 1 << 20);
+/// controller.close()?;
+///
+/// stop.signal();
+/// server.join().expect("no panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct VfioUser {
     name: String,
