@@ -4,6 +4,19 @@
 
 /// Writes before it reach the device's view of memory before writes after it: entries before
 /// the doorbell. The counterpart of Linux's `dma_wmb` and, before a mapped doorbell, `wmb`.
+///
+/// ```
+/// use std::sync::atomic::Ordering::Relaxed;
+/// use underpin_dma::{DmaSpace, barrier};
+///
+/// # let memory = DmaSpace::new().alloc(4096, 4096)?;
+/// let (entry, doorbell) = (memory.view().part(0, 64)?, memory.view().part(64, 4)?);
+/// entry.copy_from(0, &[1; 64])?;
+/// barrier::write();
+/// doorbell.store_u32(0, 1, Relaxed)?; // Who sees this sees the entry.
+/// # assert_eq!(doorbell.load_u32(0, Relaxed)?, 1);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[inline(always)]
 pub fn write() {
     #[cfg(target_arch = "aarch64")]
@@ -30,6 +43,21 @@ pub fn write() {
 
 /// Reads before it are done before reads after it: the phase before the rest of a completion,
 /// a completion before the data it announces. Linux's `dma_rmb`.
+///
+/// ```
+/// use std::sync::atomic::Ordering::Relaxed;
+/// use underpin_dma::{DmaSpace, barrier};
+///
+/// # let memory = DmaSpace::new().alloc(16, 64)?;
+/// # memory.view().store_u32(12, 1 << 16, Relaxed)?;
+/// let completion = memory.view();
+/// let has_new_phase = completion.load_u32(12, Relaxed)? & 1 << 16 != 0;
+/// barrier::read();
+/// // Not before the phase, whatever the processor would like to do early.
+/// let dword0 = completion.load_u32(0, Relaxed)?;
+/// # assert!(has_new_phase && dword0 == 0);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[inline(always)]
 pub fn read() {
     #[cfg(target_arch = "aarch64")]
@@ -55,6 +83,20 @@ pub fn read() {
 /// Everything before it is seen by all before anything after it: a shadow doorbell is visible
 /// before its EventIdx is read, on both sides of the sleep protocol (NVMe Base 2.0, 5.8 and
 /// Annex B.5). Costs a locked instruction on x86-64, so it is used once per batch.
+///
+/// ```
+/// use std::sync::atomic::Ordering::Relaxed;
+/// use underpin_dma::{DmaSpace, Word32, barrier};
+///
+/// # let memory = DmaSpace::new().alloc(64, 64)?;
+/// let shadow = Word32::new(&memory.slice()?, 0)?;
+/// let event_idx = Word32::new(&memory.slice()?, 4)?;
+/// shadow.store(5, Relaxed);
+/// barrier::full();
+/// let is_asleep = event_idx.load(Relaxed) == 4; // The device said that it sleeps from 4 on.
+/// # assert!(!is_asleep);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[inline(always)]
 pub fn full() {
     std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);

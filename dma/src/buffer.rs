@@ -30,6 +30,28 @@ impl Home {
 ///
 /// It keeps all that it needs: its pool or region, their space, and their place in it. So it may
 /// outlive every handle to them.
+///
+/// ```
+/// use underpin_dma::DmaSpace;
+///
+/// let space = DmaSpace::new();
+/// let mut buf = space.alloc(4096, 4096)?;
+/// assert_eq!((buf.len_bytes(), buf.space_id()), (4096, space.id()));
+/// assert!(buf.iova().is_aligned(4096));
+///
+/// buf.fill(b'-');
+/// buf.copy_from(1, b"record")?;
+/// let mut text = [0; 8];
+/// buf.copy_to(0, &mut text)?;
+/// assert_eq!(&text, b"-record-");
+///
+/// // It keeps what it needs.
+/// drop(space);
+/// buf.view().copy_to(0, &mut text)?;
+/// let words = buf.slice()?;
+/// assert_eq!(words.len_bytes(), 4096);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct DmaBuf {
     /// Always `Some`.

@@ -3,6 +3,16 @@
 use crate::{Iova, MapperError};
 
 /// An access past the end of a view or buffer, or a misaligned word.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, OutOfBounds};
+///
+/// let page = DmaSpace::new().alloc(4096, 4096)?;
+/// let error = page.copy_to(4090, &mut [0; 8]).unwrap_err();
+/// let OutOfBounds { offset, len_bytes, available_bytes } = error;
+/// assert_eq!((offset, len_bytes, available_bytes), (4090, 8, 4096));
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{len_bytes} bytes at offset {offset} do not lie (aligned) within {available_bytes} bytes")]
 pub struct OutOfBounds {
@@ -15,6 +25,21 @@ pub struct OutOfBounds {
 }
 
 /// Why DMA memory could not be had or used.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Error, SpaceOptions};
+///
+/// let options = SpaceOptions { limit_bytes: 4 << 20, ..SpaceOptions::default() };
+/// let space = DmaSpace::with_options(options);
+/// let _most = space.region("most", 3 << 20)?;
+/// match space.region("rest", 2 << 20) {
+///     Err(Error::Limit { name, len_bytes, used_bytes, limit_bytes }) => {
+///         println!("{name}: {len_bytes} bytes and {used_bytes} in use, of {limit_bytes}");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -3,6 +3,16 @@
 use std::fmt;
 
 /// An I/O virtual address: what a device puts on the bus, translated by its IOMMU.
+///
+/// ```
+/// use underpin_dma::Iova;
+///
+/// let page = Iova::new(0x1_0000_1000);
+/// assert!(page.is_aligned(4096));
+/// assert_eq!(page.wrapping_add(0x200).get(), 0x1_0000_1200);
+/// assert_eq!(Iova::new(u64::MAX).checked_add(1), None);
+/// assert_eq!(page.to_string(), format!("{page:#x}"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Iova(u64);
 

@@ -11,6 +11,14 @@ use vm_memory::mmap::{MmapRegion, MmapRegionBuilder, MmapRegionError};
 use vm_memory::{FileOffset, VolatileMemory};
 
 /// Which pages back a memory.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, PageSize, SpaceOptions};
+///
+/// assert_eq!((PageSize::Small.bytes(), PageSize::Huge2M.bytes()), (4096, 2 << 20));
+/// let options = SpaceOptions { pages: PageSize::Small, ..SpaceOptions::default() };
+/// assert_eq!(DmaSpace::with_options(options).page_bytes(), 4096);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageSize {
     /// Ordinary 4 KiB pages, which the kernel may merge into transparent huge pages.
@@ -33,6 +41,24 @@ impl PageSize {
 /// One mapping of this process that devices may be given. Unmapped on drop.
 ///
 /// No reference to its bytes can be had: a device may write them at any time.
+///
+/// ```
+/// use underpin_dma::{Memory, PageSize};
+///
+/// let memory = Memory::new("shared", 1 << 20, PageSize::Small)?;
+/// memory.view().copy_from(0, b"for both of us")?;
+///
+/// // Another process is given the descriptor and maps the same pages.
+/// let (fd, offset) = memory.fd().expect("it has one");
+/// let fd = fd.try_clone_to_owned().unwrap();
+/// let theirs = Memory::received("received", fd, offset, 1 << 20, false)?;
+/// assert_eq!(theirs.len_bytes(), memory.len_bytes());
+/// assert_ne!(theirs.host_address(), memory.host_address());
+/// let mut text = [0; 3];
+/// theirs.part(0, 16)?.copy_to(0, &mut text)?;
+/// assert_eq!(&text, b"for");
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Memory {
     map: MmapRegion,

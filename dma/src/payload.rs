@@ -5,6 +5,15 @@ use crate::{DmaBuf, DmaSpace, Iova, OutOfBounds, SpaceId, View};
 use std::ops::Range;
 
 /// A contiguous run of IOVAs, or bytes that go [nowhere](Span::discarded).
+///
+/// ```
+/// use underpin_dma::{Iova, Span};
+///
+/// let span = Span { iova: Iova::new(0x1_0000_0000), len_bytes: 4096 };
+/// let tail = span.part(4000, 96);
+/// assert_eq!((tail.iova.get(), tail.len_bytes), (0x1_0000_0fa0, 96));
+/// assert!(Span::discarded(512).is_discarded() && !tail.is_discarded());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Where it begins.
@@ -19,6 +28,19 @@ pub struct Span {
 /// Until the value is dropped, every span that is not discarded stays mapped at its IOVA in the space named by
 /// [`space_id`](Self::space_id), and the memory is not lent to anybody else. The answers do not
 /// change when the value is moved.
+///
+/// A buffer with a context of the caller's own need no implementation: a pair is one, and so is a
+/// [`Vectored`].
+///
+/// ```
+/// use underpin_dma::{DmaBuf, DmaSpace, Payload, Span};
+///
+/// let space = DmaSpace::new();
+/// let job: (DmaBuf, String) = (space.alloc(4096, 4096)?, "job 7".to_owned());
+/// assert_eq!((job.space_id(), job.span_count()), (space.id(), 1));
+/// assert_eq!(job.span(0), Span { iova: job.0.iova(), len_bytes: 4096 });
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 pub unsafe trait Payload: Send + 'static {
     /// The space in which the IOVAs mean this memory.
     fn space_id(&self) -> SpaceId;
@@ -144,6 +166,17 @@ impl Part {
 }
 
 /// A buffer that could not be added to a [`Vectored`]: why, and the buffer back.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, NotAddedReason, Vectored};
+///
+/// let (here, elsewhere) = (DmaSpace::new(), DmaSpace::new());
+/// let mut parts = Vectored::new(&here);
+/// let not_added = parts.push(elsewhere.alloc(512, 512)?).unwrap_err();
+/// assert!(matches!(not_added.why, NotAddedReason::OtherSpace));
+/// assert_eq!(not_added.buffer.space_id(), elsewhere.id());
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("the buffer cannot be added: {why}")]
 pub struct NotAdded {
@@ -154,6 +187,18 @@ pub struct NotAdded {
 }
 
 /// Why a buffer could not be added to a [`Vectored`].
+///
+/// ```
+/// use underpin_dma::{DmaSpace, NotAddedReason, Vectored};
+///
+/// let space = DmaSpace::new();
+/// let not_added = Vectored::new(&space).push_part(space.alloc(512, 512)?, 500, 100).unwrap_err();
+/// match not_added.why {
+///     NotAddedReason::OutOfBounds(error) => assert_eq!(error.available_bytes, 512),
+///     other => panic!("{other}"),
+/// }
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAddedReason {
     /// A device sees one space at a time.
@@ -265,6 +310,18 @@ impl Vectored {
     }
 
     /// Takes out its buffers, in order, whole, and keeps its vector.
+    ///
+    /// ```
+    /// use underpin_dma::{DmaSpace, Vectored};
+    ///
+    /// let space = DmaSpace::new();
+    /// let mut parts = Vectored::from(space.alloc(512, 512)?);
+    /// parts.push(space.alloc(1024, 512)?)?;
+    /// assert!(parts.buffers().map(|buffer| buffer.len_bytes()).eq([512, 1024]));
+    /// let back: Vec<_> = parts.clear().collect();
+    /// assert_eq!((back.len(), parts.len_bytes()), (2, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clear(&mut self) -> impl Iterator<Item = DmaBuf> {
         self.parts.drain(..).filter_map(|part| match part {
             Part::Memory { buffer, .. } => Some(buffer),

@@ -7,6 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a pool is made of.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Error, PoolOptions};
+///
+/// let space = DmaSpace::new();
+/// let pages = space.pool("pages", PoolOptions { buf_bytes: 8192, count: 16 })?;
+/// assert!(pages.alloc()?.iova().is_aligned(4096));
+/// let odd = space.pool("odd", PoolOptions { buf_bytes: 1000, count: 16 });
+/// assert!(matches!(odd, Err(Error::BadRequest { .. })));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct PoolOptions {
     /// The length of each buffer: a multiple of 512 bytes. From 4096 up, a multiple of 4096 makes
@@ -35,6 +46,25 @@ crate::counters! {
 /// A pool of DMA buffers of one size. Clones share the buffers.
 ///
 /// The memory is freed when the last clone and the last buffer that is out are gone.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Error, PoolOptions};
+///
+/// let pool = DmaSpace::new().pool("pages", PoolOptions { buf_bytes: 4096, count: 2 })?;
+/// assert_eq!((pool.count(), pool.buf_bytes(), pool.free_count()), (2, 4096, 2));
+///
+/// let (first, second) = (pool.alloc()?, pool.alloc()?);
+/// assert!(pool.try_alloc().is_none());
+/// assert!(matches!(pool.alloc(), Err(Error::PoolExhausted { .. })));
+/// drop(first);
+/// assert_eq!(pool.free_count(), 1);
+///
+/// // All of them lie in one region, so one mapping serves.
+/// let region = pool.region();
+/// let offset = second.iova().get() - region.iova().get();
+/// assert!(offset < region.len_bytes());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pool {
     inner: Arc<PoolInner>,

@@ -4,6 +4,27 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 /// A first-fit allocator of ranges. Freed ranges merge with their neighbours.
+///
+/// ```
+/// use underpin_dma::RangeAllocator;
+///
+/// let mut line = RangeAllocator::new(0..=99);
+/// assert_eq!(line.alloc(10, 16), Some(0));
+/// assert_eq!(line.alloc(10, 16), Some(16));
+/// assert!(line.claim(90, 10) && !line.claim(90, 1));
+/// line.exclude(10, 6);
+/// assert_eq!(line.free_total(), 64);
+///
+/// line.free(0, 10);
+/// line.restrict(&[0..=49]);
+/// assert_eq!(line.free_total(), 10 + 24);
+/// assert_eq!(line.alloc(30, 1), None, "no free range is so long");
+///
+/// let mut later = RangeAllocator::empty();
+/// assert_eq!(later.alloc(1, 1), None);
+/// later.free(7, 1);
+/// assert_eq!(later.alloc(1, 1), Some(7));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RangeAllocator {
     /// Free ranges: first -> last, inclusive so that the top of the line can be expressed.

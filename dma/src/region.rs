@@ -11,6 +11,23 @@ use std::sync::{Arc, Weak};
 /// Its IOVA is used again only when every context has proven that no device can reach it any
 /// more. Otherwise both the IOVA and the memory are given up for the life of the process, and
 /// [`SpaceStats::iova_lost_bytes`](crate::SpaceStats::iova_lost_bytes) counts them.
+///
+/// ```
+/// use underpin_dma::DmaSpace;
+///
+/// let space = DmaSpace::new();
+/// let region = space.region("table", 2 << 20)?;
+/// assert_eq!((region.name(), region.len_bytes()), ("table", 2 << 20));
+/// assert_eq!(region.space_id(), space.id());
+/// // An IOVA is arithmetic: the same offset in the region, on whichever device.
+/// region.memory().part(4096, 5)?.copy_from(0, b"hello")?;
+/// let buf = region.buf(4096, 4096)?;
+/// let mut text = [0; 5];
+/// buf.copy_to(0, &mut text)?;
+/// assert_eq!(&text, b"hello");
+/// assert_eq!(buf.iova(), region.iova().wrapping_add(4096));
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Region {
     name: String,

@@ -24,10 +24,28 @@ const LAST_IOVA: u64 = (1 << 39) - 1;
 const REGION_ALIGN: u64 = 2 << 20;
 
 /// Tells one space from another: an IOVA means something only in its own.
+///
+/// ```
+/// use underpin_dma::DmaSpace;
+///
+/// let (space, other) = (DmaSpace::new(), DmaSpace::new());
+/// assert_eq!(space.id(), space.clone().id());
+/// assert_ne!(space.id(), other.id());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpaceId(u32);
 
 /// What a space is made of.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Error, SpaceOptions};
+///
+/// let options = SpaceOptions { limit_bytes: 16 << 20, ..SpaceOptions::default() };
+/// let space = DmaSpace::with_options(options);
+/// assert!(matches!(space.region("cache", 1 << 30), Err(Error::Limit { .. })));
+/// assert!(space.region("cache", 8 << 20).is_ok());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SpaceOptions {
     /// Which pages back its regions.
@@ -103,6 +121,21 @@ impl SpaceStats {
 ///
 /// What a device can *touch* is its whole space: give a device that you do not trust a space of
 /// its own, made with [`DmaSpace::isolated`].
+///
+/// ```
+/// use underpin_dma::{DmaSpace, PoolOptions};
+///
+/// let space = DmaSpace::new();
+/// // Three ways to memory: a region of one's own, a pool of equal buffers, one buffer.
+/// let region = space.region("cache", 4 << 20)?;
+/// let pool = space.pool("pages", PoolOptions { buf_bytes: 4096, count: 64 })?;
+/// let list = space.alloc(4096, 4096)?;
+/// assert_ne!(region.iova(), list.iova());
+/// assert_eq!(pool.region().space_id(), space.id());
+/// assert_eq!(space.page_bytes(), 4096);
+/// assert_eq!(space.stats().heap_used_bytes, 4096);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct DmaSpace(Arc<Inner>);
 
@@ -149,6 +182,8 @@ struct Context {
 }
 
 /// Keeps a context attached to a space; detaches it on drop.
+///
+/// How a context is attached and detached is shown at [`Mapper`].
 #[derive(Debug)]
 #[must_use = "dropping the attachment detaches the context"]
 pub struct Attachment {
@@ -172,6 +207,18 @@ impl DmaSpace {
 
     /// A space for devices that are not trusted with memory of the application: it holds rings
     /// and pools, and refuses the caller's own memory.
+    ///
+    /// ```
+    /// use underpin_dma::{DmaSpace, Error};
+    ///
+    /// let space = DmaSpace::isolated();
+    /// assert!(space.is_isolated());
+    /// let file = tempfile::tempfile_in("/dev/shm").unwrap();
+    /// file.set_len(4096).unwrap();
+    /// let refused = space.register_file("table", file, 0, 4096);
+    /// assert!(matches!(refused, Err(Error::Isolated { .. })));
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn isolated() -> Self {
         Self::with_options(SpaceOptions {
             isolated: true,
@@ -275,6 +322,19 @@ impl DmaSpace {
     ///
     /// # Errors
     /// As [`region`](Self::region); [`Error::BadRequest`] for a length or alignment of none.
+    ///
+    /// ```
+    /// use underpin_dma::DmaSpace;
+    ///
+    /// let space = DmaSpace::new();
+    /// let rings = space.alloc(64 << 10, 4096)?;
+    /// assert!(rings.iova().is_aligned(4096));
+    /// let mut word = [1; 8];
+    /// rings.copy_to(0, &mut word)?;
+    /// assert_eq!(word, [0; 8]);
+    /// assert!(space.alloc(0, 64).is_err() && space.alloc(64, 3).is_err());
+    /// # Ok::<(), underpin_dma::Error>(())
+    /// ```
     pub fn alloc(&self, len_bytes: usize, align_bytes: usize) -> Result<DmaBuf, Error> {
         if len_bytes == 0 || !align_bytes.is_power_of_two() || align_bytes as u64 > REGION_ALIGN {
             return Err(Error::BadRequest {

@@ -6,6 +6,30 @@ use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, VolatileSlice};
 
 /// A window on DMA memory. Cheap to copy; lives no longer than what it looks into.
+///
+/// ```
+/// use std::sync::atomic::Ordering::{Acquire, Release};
+/// use underpin_dma::DmaSpace;
+///
+/// let page = DmaSpace::new().alloc(4096, 4096)?;
+/// let (head, rest) = (page.view().part(0, 64)?, page.view().part(64, 4032)?);
+/// assert_eq!((head.len_bytes(), rest.is_empty()), (64, false));
+///
+/// head.copy_from(0, b"0123456789")?;
+/// rest.copy_from_view(100, head.part(2, 4)?)?;
+/// let mut text = [0; 4];
+/// page.view().copy_to(164, &mut text)?;
+/// assert_eq!(&text, b"2345");
+///
+/// // Words are one access each, whatever a device does meanwhile.
+/// head.store_u32(16, 0xdead_beef, Release)?;
+/// head.store_u64(24, u64::MAX, Release)?;
+/// assert_eq!((head.load_u32(16, Acquire)?, head.load_u64(24, Acquire)?), (0xdead_beef, u64::MAX));
+/// head.fill(0, 64, 0)?;
+/// assert_eq!(head.load_u64(24, Acquire)?, 0);
+/// assert!(head.load_u32(2, Acquire).is_err(), "not aligned");
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a>(VolatileSlice<'a>);
 

@@ -8,6 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A part of a memory, which it keeps mapped.
+///
+/// ```
+/// use underpin_dma::{MemSlice, Memory, PageSize};
+///
+/// let memory = Memory::new("rings", 4096, PageSize::Small)?;
+/// let slice = MemSlice::new(&memory, 1024, 512)?;
+/// drop(memory); // The slice keeps it mapped.
+/// slice.view().copy_from(0, b"entry")?;
+/// assert_eq!(slice.len_bytes(), 512);
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct MemSlice {
     memory: Arc<Memory>,
@@ -72,6 +83,26 @@ impl MemSlice {
 /// (`Records<8>`) or a completion queue (`Records<2>`).
 ///
 /// Words are relaxed atomics; order between them comes from [`barrier`](crate::barrier).
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Records};
+///
+/// let memory = DmaSpace::new().alloc(4096, 4096)?;
+/// let queue = Records::<2>::new(memory.slice()?, 4)?;
+/// assert_eq!((queue.count(), queue.slice().len_bytes()), (4, 4096));
+///
+/// queue.expect_write(0);
+/// queue.write(0, [1, 2]);
+/// queue.write_run(1, &[[3, 4], [5, 6]]);
+/// queue.write_word(2, 1, 7);
+/// queue.expect_reads(0, 3);
+/// assert_eq!((queue.read(0), queue.read(1), queue.read_word(2, 1)), ([1, 2], [3, 4], 7));
+///
+/// let record = queue.record(3);
+/// record.store(0, 8);
+/// assert_eq!((record.load(0), queue.read(3)), (8, [8, 0]));
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Records<const WORDS: usize> {
     first: NonNull<AtomicU64>,
@@ -87,6 +118,17 @@ unsafe impl<const WORDS: usize> Send for Records<WORDS> {}
 unsafe impl<const WORDS: usize> Sync for Records<WORDS> {}
 
 /// One record of [`Records`]: its place is checked once, for all its words.
+///
+/// ```
+/// use underpin_dma::{DmaSpace, Records};
+///
+/// let queue = Records::<8>::new(DmaSpace::new().alloc(4096, 4096)?.slice()?, 64)?;
+/// let entry = queue.record(5);
+/// entry.write([9; 8]);
+/// entry.store(7, 0);
+/// assert_eq!((entry.load(6), entry.load(7)), (9, 0));
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a, const WORDS: usize>(&'a [AtomicU64; WORDS]);
 
@@ -285,6 +327,19 @@ impl<const WORDS: usize> Records<WORDS> {
 }
 
 /// One little-endian `u32` in DMA memory: a shadow doorbell or an EventIdx.
+///
+/// ```
+/// use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+/// use underpin_dma::{DmaSpace, Word32};
+///
+/// let page = DmaSpace::new().alloc(4096, 4096)?.slice()?;
+/// let doorbell = Word32::new(&page, 8)?;
+/// doorbell.store(3, Release);
+/// assert_eq!(doorbell.swap(4, SeqCst), 3);
+/// assert_eq!(doorbell.load(Acquire), 4);
+/// assert!(Word32::new(&page, 4094).is_err());
+/// # Ok::<(), underpin_dma::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Word32 {
     word: NonNull<AtomicU32>,

@@ -2,6 +2,18 @@
 //! Not for secrets.
 
 /// A seeded random number generator; the same seed gives the same numbers for ever.
+///
+/// ```
+/// use underpin_rt::Rng;
+///
+/// let (mut one, mut other) = (Rng::seeded(7), Rng::seeded(7));
+/// assert_eq!(one.next_u64(), other.next_u64());
+/// assert!(one.below(10) < 10);
+/// assert!(one.chance(1, 1) && !one.chance(0, 100));
+/// assert!(one.pick(&["a", "b"]).is_some());
+/// assert_eq!(one.pick::<u8>(&[]), None);
+/// assert_ne!(Rng::from_world().next_u64(), Rng::from_world().next_u64());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 

@@ -6,12 +6,30 @@
 //! often than others. Nobody who can do something is passed over for ever.
 
 /// True in a build with `--cfg underpin_sim`.
+///
+/// ```
+/// // Only a simulation may hold a test to exact times.
+/// assert_eq!(underpin_rt::sim::is_simulated(), cfg!(underpin_sim));
+/// ```
 pub const fn is_simulated() -> bool {
     cfg!(underpin_sim)
 }
 
 /// Runs `body` in a fresh world made from `seed`: time starts at zero, no tasks run. Its tasks
 /// end with it. In a real build it only calls `body`.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_rt::{Instant, sim, wait};
+///
+/// let took = sim::run(42, || {
+///     let began = Instant::now();
+///     let until = began + Duration::from_millis(1);
+///     let _ = wait(Some(until), |_now| None::<()>);
+///     Instant::now().since(began)
+/// });
+/// assert!(took >= Duration::from_millis(1), "virtual in a simulated build, real in this one");
+/// ```
 pub fn run<R>(seed: u64, body: impl FnOnce() -> R) -> R {
     #[cfg(underpin_sim)]
     {

@@ -37,6 +37,19 @@ impl Order {
 }
 
 /// A mutual-exclusion lock for control paths. Never held across a [`wait`](crate::wait).
+///
+/// ```
+/// use underpin_rt::sync::Mutex;
+///
+/// let lock = Mutex::new(vec![1]);
+/// lock.lock().push(2);
+/// {
+///     let held = lock.lock();
+///     assert!(lock.try_lock().is_none());
+///     assert_eq!(*held, [1, 2]);
+/// }
+/// assert_eq!(lock.into_inner(), [1, 2]);
+/// ```
 #[derive(Debug, Default)]
 pub struct Mutex<T: ?Sized> {
     order: Order,
@@ -127,6 +140,20 @@ impl<T: ?Sized> Drop for MutexGuard<'_, T> {
 }
 
 /// A readers-writer lock for control paths and for batches on data paths.
+///
+/// ```
+/// use underpin_rt::sync::RwLock;
+///
+/// let table = RwLock::new(vec!["first"]);
+/// table.write().push("second");
+/// {
+///     // Readers share.
+///     let (one, other) = (table.read(), table.read());
+///     assert_eq!((one.len(), other[1]), (2, "second"));
+/// }
+/// table.write().clear();
+/// assert!(table.read().is_empty());
+/// ```
 #[derive(Debug, Default)]
 pub struct RwLock<T: ?Sized> {
     order: Order,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// What a task says after one step.
+///
+/// How a task uses it is shown at [`Task`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Something was done; there may be more.
@@ -20,6 +22,40 @@ pub enum Step {
 }
 
 /// Something that runs beside its caller, in steps that never block.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering::{Acquire, Release}};
+/// use underpin_rt::{Instant, Step, Task, spawn, wait};
+///
+/// /// Doubles each number that is put into its letter box; ends with a 0.
+/// struct Doubler(Arc<[AtomicU32; 2]>);
+///
+/// impl Task for Doubler {
+///     fn step(&mut self, _now: Instant) -> Step {
+///         match self.0[0].swap(u32::MAX, Acquire) {
+///             u32::MAX => Step::Idle { until: None },
+///             0 => Step::Done,
+///             number => {
+///                 self.0[1].store(2 * number, Release);
+///                 Step::Busy
+///             }
+///         }
+///     }
+/// }
+///
+/// let letters = Arc::new([const { AtomicU32::new(u32::MAX) }; 2]);
+/// let task = spawn("doubler", Box::new(Doubler(Arc::clone(&letters))))?;
+/// let waker = task.waker();
+/// letters[0].store(21, Release);
+/// waker.wake();
+/// assert!(wait(None, |_now| (letters[1].load(Acquire) == 42).then_some(())).is_ok());
+///
+/// letters[0].store(0, Release);
+/// waker.wake();
+/// assert!(wait(None, |_now| task.has_ended().then_some(())).is_ok());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Task: Send + 'static {
     /// Does one piece of work and says what comes next.
     fn step(&mut self, now: Instant) -> Step;
@@ -62,6 +98,24 @@ impl Shared {
 }
 
 /// Wakes a task from any thread. Cheap to clone; waking an ended task does nothing.
+///
+/// ```
+/// use underpin_rt::Waker;
+///
+/// // State that wakes its task can be built before there is one.
+/// let mut waker = Waker::noop();
+/// waker.wake();
+/// # struct Idle;
+/// # impl underpin_rt::Task for Idle {
+/// #     fn step(&mut self, _now: underpin_rt::Instant) -> underpin_rt::Step {
+/// #         underpin_rt::Step::Idle { until: None }
+/// #     }
+/// # }
+/// let task = underpin_rt::spawn_local("idle", Box::new(Idle));
+/// waker = task.waker();
+/// waker.wake();
+/// assert!(!task.has_ended());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
@@ -113,6 +167,12 @@ impl Drop for EndMark {
 
 /// The task has not ended when the call returns, so nothing is proven about what it may still
 /// touch. It will end after its present step.
+///
+/// ```
+/// use underpin_rt::NotJoined;
+///
+/// assert!(NotJoined.to_string().contains("has not ended yet"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotJoined;
 
@@ -132,6 +192,27 @@ const JOIN_LIMIT: std::time::Duration = if cfg!(test) {
 };
 
 /// A running task. Dropping the handle stops and joins the task.
+///
+/// ```
+/// use underpin_rt::{Instant, Step, Task, spawn};
+/// use std::sync::Arc;
+///
+/// /// Owns something for as long as it runs.
+/// struct Keeper(Arc<()>);
+///
+/// impl Task for Keeper {
+///     fn step(&mut self, _now: Instant) -> Step {
+///         Step::Idle { until: None }
+///     }
+/// }
+///
+/// let kept = Arc::new(());
+/// let task = spawn("keeper", Box::new(Keeper(Arc::clone(&kept))))?;
+/// assert!(!task.has_ended());
+/// task.join()?;
+/// assert_eq!(Arc::strong_count(&kept), 1, "it and what it owned are gone");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct TaskHandle {
     shared: Arc<Shared>,
@@ -201,6 +282,8 @@ impl Drop for TaskHandle {
 ///
 /// # Errors
 /// What the operating system says when it grants no further thread.
+///
+/// Shown at [`Task`].
 pub fn spawn(name: &str, task: Box<dyn Task>) -> std::io::Result<TaskHandle> {
     #[cfg(underpin_sim)]
     {
@@ -228,6 +311,28 @@ pub fn spawn(name: &str, task: Box<dyn Task>) -> std::io::Result<TaskHandle> {
 
 /// Runs `task` on the calling thread, stepped whenever that thread is inside
 /// [`wait`](crate::wait). For measuring without a second thread, and for simulation.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+/// use underpin_rt::{Instant, Step, Task, spawn_local, wait};
+///
+/// struct Counter(Arc<AtomicU32>);
+///
+/// impl Task for Counter {
+///     fn step(&mut self, _now: Instant) -> Step {
+///         self.0.fetch_add(1, Relaxed);
+///         Step::Busy
+///     }
+/// }
+///
+/// let count = Arc::new(AtomicU32::new(0));
+/// let task = spawn_local("counter", Box::new(Counter(Arc::clone(&count))));
+/// assert_eq!(count.load(Relaxed), 0, "nobody waits, so nothing runs");
+/// assert!(wait(None, |_now| (count.load(Relaxed) >= 3).then_some(())).is_ok());
+/// task.join()?;
+/// # Ok::<(), underpin_rt::NotJoined>(())
+/// ```
 pub fn spawn_local(name: &str, task: Box<dyn Task>) -> TaskHandle {
     let shared = Shared::new();
     let waker = Waker(Arc::clone(&shared));

@@ -2,6 +2,17 @@
 //! A simulated build has none: there one thread plays every part.
 
 /// A thread that can be joined for its result.
+///
+/// ```
+/// use underpin_rt::thread;
+///
+/// let other = thread::spawn("adder", || 2 + 2)?;
+/// while !other.is_finished() {
+///     thread::yield_now();
+/// }
+/// assert_eq!(other.join().expect("no panic"), 4);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct JoinHandle<T>(std::thread::JoinHandle<T>);
 
@@ -24,6 +35,14 @@ impl<T> JoinHandle<T> {
 ///
 /// # Errors
 /// What the operating system says when it grants no further thread.
+///
+/// ```
+/// use underpin_rt::thread;
+///
+/// let failed = thread::spawn("careless", || panic!("oh"))?;
+/// assert!(failed.join().is_err());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn spawn<T, F>(name: &str, body: F) -> std::io::Result<JoinHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -36,6 +55,15 @@ where
 }
 
 /// Sleeps for at least `duration`; in a simulated build, lets virtual time pass.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_rt::{Instant, thread};
+///
+/// let began = Instant::now();
+/// thread::sleep(Duration::from_millis(1));
+/// assert!(Instant::now().since(began) >= Duration::from_millis(1));
+/// ```
 pub fn sleep(duration: std::time::Duration) {
     #[cfg(not(underpin_sim))]
     std::thread::sleep(duration);

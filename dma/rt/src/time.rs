@@ -7,6 +7,19 @@ use std::time::Duration;
 /// A point in monotonic time, in nanoseconds since an arbitrary start.
 ///
 /// In a simulated build it is virtual time, which moves only when nothing is ready to run.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_rt::Instant;
+///
+/// let began = Instant::now();
+/// let deadline = began + Duration::from_micros(50);
+/// assert_eq!(deadline - began, Duration::from_micros(50));
+/// assert_eq!(began.since(deadline), Duration::ZERO);
+/// assert_eq!(Instant::from_nanos(7).as_nanos(), 7);
+/// assert_eq!(Instant::NEVER + Duration::from_secs(1), Instant::NEVER);
+/// assert!(Instant::START <= began);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 

@@ -5,6 +5,14 @@ use crate::{Instant, local};
 use std::time::Duration;
 
 /// The deadline passed before the answer came.
+///
+/// ```
+/// use underpin_rt::{Elapsed, Instant, wait};
+///
+/// // Asked once, though the deadline has passed.
+/// assert_eq!(wait(Some(Instant::START), |_now| None::<()>), Err(Elapsed));
+/// assert_eq!(wait(Some(Instant::START), |_now| Some(7)), Ok(7));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
@@ -35,6 +43,18 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 ///
 /// # Errors
 /// [`Elapsed`] when the deadline passed first.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_rt::{Instant, wait};
+///
+/// // Anything that has a `poll(now)` can be waited for.
+/// let began = Instant::now();
+/// let ready_at = began + Duration::from_micros(100);
+/// let at = wait(None, |now| (now >= ready_at).then_some(now))?;
+/// assert!(at >= ready_at);
+/// # Ok::<(), underpin_rt::Elapsed>(())
+/// ```
 pub fn wait<T>(
     deadline: Option<Instant>,
     mut poll: impl FnMut(Instant) -> Option<T>,
