@@ -435,6 +435,64 @@ fn giving_up_the_head_of_the_line_wakes_the_queue() {
     bench.end();
 }
 
+/// The same for requests of other threads: their futures go without the queue's thread.
+#[test]
+fn giving_up_from_elsewhere_wakes_the_queue() {
+    let options = ControllerOptions {
+        max_transfer_bytes: 4096,
+        ..ControllerOptions::default()
+    };
+    let bench = Bench::with("size=1m,fault=hold@op=read+lba=96-103", options);
+    let queue = bench.queue(2, Waiting::ADAPTIVE);
+    let mut held = bench.read(&queue, 96);
+    assert!(poll(&mut held, Waker::noop()).is_pending());
+    let handle = queue.handle();
+    let long = bench.rig.space.alloc(8192, 4096).unwrap();
+    let mut long = handle.run(bench.ns.read(Lba(0), 16).unwrap(), long);
+    let short = bench.pool.alloc().unwrap();
+    let mut short = handle.run(bench.ns.read(Lba(8), 8).unwrap(), short);
+    assert!(poll(&mut long, Waker::noop()).is_pending());
+    assert!(poll(&mut short, Waker::noop()).is_pending());
+    within_limit("the queue to sleep", || {
+        matches!(queue.turn(), Turn::Sleep { .. }).then_some(())
+    });
+    drop(long);
+    assert!(
+        queue.event().is_set(),
+        "nobody looks before the device does"
+    );
+    drop(finish(&queue, &mut short).unwrap());
+    assert_eq!(queue.stats().reads, 2, "what was given up was never sent");
+    bench.rig.emulator.release_held();
+    drop(finish(&queue, &mut held).unwrap());
+    drop((held, short, queue));
+    bench.end();
+}
+
+/// Interrupts are counted by whom they reach, and a queue's signals to itself are none.
+#[test]
+fn interrupts_are_counted_where_they_arrive() {
+    let bench = Bench::new("size=1m");
+    let queue = bench.queue(4, Waiting::Interrupt);
+    let before = bench.rig.emulator.stats().interrupts;
+    for lba in 0..50 {
+        // Asleep when the request comes, so that it rings.
+        within_limit("the queue to sleep", || {
+            matches!(queue.turn(), Turn::Sleep { .. }).then_some(())
+        });
+        drop(queue.block_on(bench.read(&queue, lba)).unwrap());
+    }
+    // The last one may be signalled after its completion was seen.
+    let received = within_limit("as many interrupts as were sent", || {
+        queue.turn();
+        let received = queue.stats().interrupts;
+        (bench.rig.emulator.stats().interrupts - before == received).then_some(received)
+    });
+    assert!((1..=50).contains(&received), "{received}");
+    drop(queue);
+    bench.end();
+}
+
 /// The controller fails: every future is told, without its buffer, and later ones are refused
 /// with theirs.
 #[test]

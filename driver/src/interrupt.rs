@@ -14,6 +14,8 @@ pub(crate) struct Interrupt {
     /// Mask it while the owner polls.
     masks: bool,
     masked: bool,
+    /// Signals of the event, taken or still to be, that no device has sent.
+    own_signals: u64,
 }
 
 impl Interrupt {
@@ -42,6 +44,7 @@ impl Interrupt {
             event,
             masks,
             masked: false,
+            own_signals: 0,
         })
     }
 
@@ -62,6 +65,12 @@ impl Interrupt {
         Ok(())
     }
 
+    /// So many signals of the event are the host's own: to wake the queue's thread for something
+    /// else.
+    pub(crate) const fn add_own_signals(&mut self, count: u64) {
+        self.own_signals += count;
+    }
+
     /// From now on the event tells of completions. What was written before may not be told: the
     /// owner looks again after this call, and only then sleeps.
     ///
@@ -71,12 +80,16 @@ impl Interrupt {
     /// back: the sleep ends. And S is not kept behind the mask: U was before L and so before W,
     /// with a full fence on both sides, so the device reads the mask as open; what it had put
     /// off before is delivered by U itself. If S is before C, W was before L, and L sees it.
-    pub(crate) fn arm(&mut self) -> Result<(), TransportError> {
+    ///
+    /// Returns how many interrupts were received since the last time.
+    pub(crate) fn arm(&mut self) -> Result<u64, TransportError> {
         if self.masked {
             self.transport.mask(self.vector, false)?;
             self.masked = false;
         }
-        self.event.clear();
-        Ok(())
+        let signals = self.event.take();
+        let own = signals.min(self.own_signals);
+        self.own_signals -= own;
+        Ok(signals - own)
     }
 }

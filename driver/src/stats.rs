@@ -61,6 +61,8 @@ counters! {
         register_writes,
         /// Times that its owner was free to sleep until an interrupt or a deadline.
         sleeps,
+        /// Interrupts received, as far as it has looked: it does when it arms its event.
+        interrupts,
         /// Sleeps that found a completion of which no interrupt had told: a device, or a driver,
         /// that loses interrupts. They cost 100 ms, not the command.
         missed_interrupts,
@@ -255,7 +257,7 @@ const STATUSES: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) qid: Qid,
-    figures: [AtomicU64; 18],
+    figures: [AtomicU64; 19],
     /// Status in the upper 16 bits, from bit 48; its count below.
     errors: [AtomicU64; STATUSES],
 }
@@ -310,6 +312,7 @@ impl Published {
             rings: next(),
             register_writes: next(),
             sleeps: next(),
+            interrupts: next(),
             missed_interrupts: next(),
         }
     }

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Something that has happened, or has not, since somebody last looked. Clones are the same event.
 ///
-/// Signals add up to one: however often it was signalled, [`clear`](Self::clear) takes it back. Its
-/// file descriptor is readable while it is set, which is what `poll`, `epoll` and executors watch.
+/// Signals add up: however often it was signalled, [`clear`](Self::clear) takes it back. Its file
+/// descriptor is readable while it is set, which is what `poll`, `epoll` and executors watch.
 ///
 /// ```
 /// use std::time::Duration;
@@ -133,20 +133,24 @@ impl Event {
 
     /// Takes it back. True when it was set.
     pub fn clear(&self) -> bool {
+        self.take() > 0
+    }
+
+    /// Takes it back, and says how often it was signalled since the last time.
+    pub fn take(&self) -> u64 {
         let mut count = [0; 8];
-        loop {
+        let read = loop {
             let parts = &mut [IoSliceMut::new(&mut count)];
             // `NOWAIT`: whoever else has the descriptor may have made it blocking.
             match rustix::io::preadv2(&self.0.fd, parts, u64::MAX, ReadWriteFlags::NOWAIT) {
                 Err(Errno::INTR) => {}
                 // Linux before 5.8 knows that for no eventfd.
-                Err(Errno::OPNOTSUPP) if !self.is_set() => return false,
-                Err(Errno::OPNOTSUPP) => {
-                    return rustix::io::read(&self.0.fd, &mut count).is_ok();
-                }
-                read => return read.is_ok(),
+                Err(Errno::OPNOTSUPP) if !self.is_set() => break Err(Errno::AGAIN),
+                Err(Errno::OPNOTSUPP) => break rustix::io::read(&self.0.fd, &mut count),
+                read => break read,
             }
-        }
+        };
+        read.map_or(0, |_| u64::from_ne_bytes(count))
     }
 
     /// True while it is set.
@@ -217,6 +221,8 @@ mod tests {
     fn signals_are_remembered_until_cleared() {
         let event = Event::new().unwrap();
         assert!(!event.is_set() && !event.clear());
+        (0..3).for_each(|_| event.clone().signal());
+        assert_eq!((event.take(), event.take()), (3, 0));
         (0..3).for_each(|_| event.clone().signal());
         assert!(event.wait(Some(Instant::START)), "set, whatever the time");
         assert!(event.clear() && !event.is_set() && !event.clear());

@@ -96,6 +96,7 @@ impl Emulator {
         let core = Box::new(Core {
             shared: Arc::clone(&shared),
             machine,
+            idle_since: None,
         });
         Ok(Self(Arc::new(Handle {
             shared,

@@ -3,7 +3,7 @@
 //! woken and dropped one by one when nothing is borrowed, so that they may call back or panic.
 use super::error::Outcome;
 use super::mailbox::{Mailbox, Posted, Reply};
-use super::slab::{Owner, Slab, Stage};
+use super::slab::{Entry, Owner, Slab, Stage};
 use crate::dma::Payload;
 use crate::dma::rt::Instant;
 use crate::{Armed, Completion, Error, Io, QueuePair, Refused};
@@ -90,12 +90,20 @@ impl<B: Payload> Core<B> {
     fn submit_line(&mut self) -> bool {
         let mut moved = false;
         while let Some(&at) = self.line.front() {
+            if self.is_given_up(at) {
+                self.line.pop_front();
+                moved = true;
+                if let Some(entry) = self.slab.remove(at) {
+                    self.put_aside(entry);
+                }
+                continue;
+            }
             let waiting = match self.slab.get(at).map(|entry| &mut entry.stage) {
                 Some(Stage::Waiting(waiting)) => waiting.take(),
                 _ => None,
             };
             match waiting.map(|(io, buffer)| (io, self.submit(at, io, buffer))) {
-                // Its future was dropped meanwhile.
+                // Nothing is left of it.
                 None => {
                     self.slab.remove(at);
                 }
@@ -113,6 +121,27 @@ impl<B: Payload> Core<B> {
             moved = true;
         }
         moved
+    }
+
+    /// True when nobody waits for the request any more.
+    fn is_given_up(&mut self, at: u32) -> bool {
+        match self.slab.get(at).map(|entry| &entry.owner) {
+            Some(Owner::Remote(reply)) => Arc::strong_count(reply) == 1,
+            Some(Owner::Nobody) | None => true,
+            Some(Owner::Task(_)) => false,
+        }
+    }
+
+    /// A request that was given up before it was submitted.
+    fn put_aside(&mut self, entry: Entry<B>) {
+        if let Stage::Waiting(Some((_, buffer))) = entry.stage {
+            let result = Ok(0);
+            let given_up = Outcome { result, buffer };
+            self.aside.push_back(Aside::Drop(given_up));
+        }
+        if let Owner::Remote(reply) = entry.owner {
+            self.aside.push_back(Aside::Reply(reply));
+        }
     }
 
     fn submit(&mut self, at: u32, io: Io, buffer: Option<B>) -> Tried<B> {
@@ -163,12 +192,10 @@ impl<B: Payload> Core<B> {
             any = true;
             if Arc::strong_count(&reply) == 1 {
                 // Its future was dropped before anybody had seen it.
-                let given_up = Outcome {
-                    result: Ok(0),
-                    buffer,
-                };
-                self.aside.push_back(Aside::Drop(given_up));
-                self.aside.push_back(Aside::Reply(reply));
+                self.put_aside(Entry {
+                    stage: Stage::Waiting(Some((io, buffer))),
+                    owner: Owner::Remote(reply),
+                });
                 continue;
             }
             let at = self.slab.insert(Owner::Remote(reply));
@@ -179,7 +206,12 @@ impl<B: Payload> Core<B> {
     }
 
     /// True when a turn would find something.
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_news(&mut self) -> bool {
+        if let Some(&first) = self.line.front()
+            && self.is_given_up(first)
+        {
+            return true;
+        }
         let posted = self.has_room_for_posted() && !self.mailbox.is_empty();
         posted || !self.aside.is_empty() || self.queue.has_news()
     }
@@ -188,6 +220,9 @@ impl<B: Payload> Core<B> {
     pub(super) fn arm(&mut self) -> Armed {
         // First the bell, then the looks: see `Bell`.
         self.mailbox.bell.arm();
+        // One that rings after this is taken for an interrupt, and made up for at the next arming.
+        let own = self.mailbox.bell.take_signals();
+        self.queue.add_own_signals(own);
         if self.queue.event().is_none() {
             self.mailbox.bell.event.clear();
         }

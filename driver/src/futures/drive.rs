@@ -91,7 +91,7 @@ impl<B: Payload> AsyncQueue<B> {
 
     /// True when a turn would find something.
     pub(super) fn has_news(&self) -> bool {
-        self.core.borrow().has_news()
+        self.core.borrow_mut().has_news()
     }
 
     /// Drives the queue in a task of any executor, for ever: takes turns, lets other tasks run

@@ -121,7 +121,7 @@ fn over() -> ! {
 
 impl<B: Payload> Drop for Shared<B> {
     fn drop(&mut self) {
-        if let State::Posted(reply) = &self.state {
+        if let State::Posted(reply) = std::mem::replace(&mut self.state, State::Over) {
             drop(self.mailbox.give_up(reply));
         }
     }

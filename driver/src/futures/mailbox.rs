@@ -7,7 +7,7 @@ use crate::{Error, Io};
 use crossbeam::queue::ArrayQueue;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::task::Waker;
 
 /// Wakes the queue's thread, and costs a system call only when it sleeps.
@@ -19,6 +19,8 @@ use std::task::Waker;
 pub(super) struct Bell {
     pub(super) event: Event,
     armed: AtomicBool,
+    /// Its signals of the event that the thread was not told of.
+    signals: AtomicU64,
 }
 
 impl Bell {
@@ -26,6 +28,7 @@ impl Bell {
         Self {
             event,
             armed: AtomicBool::new(false),
+            signals: AtomicU64::new(0),
         }
     }
 
@@ -46,6 +49,8 @@ impl Bell {
     pub(super) fn ring(&self) {
         fence(Ordering::SeqCst);
         if self.armed.load(Ordering::Relaxed) && self.armed.swap(false, Ordering::SeqCst) {
+            // First, so that nobody takes the signal for another's.
+            self.signals.fetch_add(1, Ordering::SeqCst);
             self.event.signal();
         }
     }
@@ -55,6 +60,11 @@ impl Bell {
         if self.armed.load(Ordering::Relaxed) {
             self.ring();
         }
+    }
+
+    /// How often it signalled the event since it was last asked.
+    pub(super) fn take_signals(&self) -> u64 {
+        self.signals.swap(0, Ordering::SeqCst)
     }
 }
 
@@ -168,8 +178,17 @@ impl<B> Mailbox<B> {
         first
     }
 
-    /// Takes a request whose future is dropped out of the line, if it stands there.
-    pub(super) fn give_up(&self, reply: &Arc<Reply<B>>) -> Option<Posted<B>> {
+    /// A request's future is dropped: takes the request out of the line, if it stands there. If it
+    /// has gone on to the queue, those behind it may have room now.
+    pub(super) fn give_up(&self, reply: Arc<Reply<B>>) -> Option<Posted<B>> {
+        let posted = self.take_from_line(&reply);
+        // Its other holder sees by that that nobody waits any more.
+        drop(reply);
+        self.bell.ring();
+        posted
+    }
+
+    fn take_from_line(&self, reply: &Arc<Reply<B>>) -> Option<Posted<B>> {
         if self.in_line.load(Ordering::SeqCst) == 0 {
             return None;
         }

@@ -28,8 +28,9 @@ impl<B> Queue<B> {
     /// Makes the interrupt tell of what comes, and looks again.
     pub(crate) fn arm(&mut self, interrupt: &mut Interrupt) -> Armed {
         self.ring();
-        if let Err(error) = interrupt.arm() {
-            self.transport_failed(&error);
+        match interrupt.arm() {
+            Ok(received) => self.stats.interrupts = self.stats.interrupts.wrapping_add(received),
+            Err(error) => self.transport_failed(&error),
         }
         barrier::full();
         if self.has_news() {

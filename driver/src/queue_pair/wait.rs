@@ -134,6 +134,13 @@ impl<B: Payload> QueuePair<B> {
         self.waiter.event()
     }
 
+    /// So many signals of the event are no interrupts.
+    pub(crate) fn add_own_signals(&mut self, count: u64) {
+        if let Some(interrupt) = &mut self.waiter.interrupt {
+            interrupt.add_own_signals(count);
+        }
+    }
+
     /// True when a poll would find something.
     pub(crate) fn has_news(&self) -> bool {
         !self.stash.is_empty() || self.queue().has_news()
