@@ -5,9 +5,17 @@ use crate::pool::PoolInner;
 use crate::{Iova, MemSlice, OutOfBounds, Region, SpaceId, View};
 use std::sync::Arc;
 
-/// Where a buffer came from and goes back to.
+/// Where a buffer came from and goes back to, and what it need not carry itself: all buffers of a
+/// pool have one home.
 #[derive(Debug)]
-pub(crate) enum Home {
+pub(crate) struct Home {
+    len_bytes: usize,
+    space: SpaceId,
+    kind: HomeKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum HomeKind {
     Pool(Arc<PoolInner>),
     /// Goes back by being dropped.
     Heap(Piece),
@@ -16,11 +24,19 @@ pub(crate) enum Home {
 }
 
 impl Home {
+    pub(crate) const fn new(len_bytes: usize, space: SpaceId, kind: HomeKind) -> Self {
+        Self {
+            len_bytes,
+            space,
+            kind,
+        }
+    }
+
     fn region(&self) -> &Region {
-        match self {
-            Self::Pool(pool) => pool.region(),
-            Self::Heap(piece) => piece.region(),
-            Self::Region(region) => region,
+        match &self.kind {
+            HomeKind::Pool(pool) => pool.region(),
+            HomeKind::Heap(piece) => piece.region(),
+            HomeKind::Region(region) => region,
         }
     }
 }
@@ -54,36 +70,18 @@ impl Home {
 /// ```
 #[derive(Debug)]
 pub struct DmaBuf {
-    /// Always `Some`.
-    home: Option<Arc<Home>>,
+    home: Arc<Home>,
     iova: Iova,
-    len_bytes: usize,
-    space: SpaceId,
-    /// Of a pool's buffers.
-    index: u32,
 }
 
-// It is moved several times a command. No bit pattern of its own is left to mean `None`: such a
-// pattern is looked at as a part, then the handle is moved in parts, and reading it whole right
-// after costs the processor more than all the rest (a failed store-to-load forwarding).
-const _: () = assert!(size_of::<DmaBuf>() == 32 && size_of::<Option<DmaBuf>>() == 40);
+// It is moved several times a command: as two registers, and so is an `Option` of it. Anything
+// longer goes through memory at every step.
+const _: () = assert!(size_of::<DmaBuf>() == 16 && size_of::<Option<DmaBuf>>() == 16);
 
 impl DmaBuf {
-    #[inline]
-    pub(crate) fn new(
-        iova: Iova,
-        len_bytes: usize,
-        space: SpaceId,
-        home: Arc<Home>,
-        index: u32,
-    ) -> Self {
-        Self {
-            home: Some(home),
-            iova,
-            len_bytes,
-            space,
-            index,
-        }
+    #[inline(always)]
+    pub(crate) const fn new(iova: Iova, home: Arc<Home>) -> Self {
+        Self { home, iova }
     }
 
     /// Where devices see it.
@@ -94,26 +92,23 @@ impl DmaBuf {
 
     /// How long it is.
     #[inline(always)]
-    pub const fn len_bytes(&self) -> usize {
-        self.len_bytes
+    pub fn len_bytes(&self) -> usize {
+        self.home.len_bytes
     }
 
     /// The space it belongs to.
     #[inline(always)]
-    pub const fn space_id(&self) -> SpaceId {
-        self.space
+    pub fn space_id(&self) -> SpaceId {
+        self.home.space
     }
 
     /// The window on its bytes.
     pub fn view(&self) -> View<'_> {
+        let region = self.home.region();
+        let offset = offset_in(region, self.iova);
         // The range was checked when the buffer was made.
-        let view = self.region().and_then(|region| {
-            let part = region
-                .memory()
-                .part(offset_in(region, self.iova), self.len_bytes);
-            part.ok()
-        });
-        view.unwrap_or_else(|| View::new(vm_memory::VolatileSlice::from(&mut [][..])))
+        let view = region.memory().part(offset, self.len_bytes());
+        view.unwrap_or_else(|_| View::new(vm_memory::VolatileSlice::from(&mut [][..])))
     }
 
     /// Its bytes as a slice that keeps the memory mapped, for rings and doorbells.
@@ -121,22 +116,9 @@ impl DmaBuf {
     /// # Errors
     /// [`OutOfBounds`] never in practice: the range was checked when the buffer was made.
     pub fn slice(&self) -> Result<MemSlice, OutOfBounds> {
-        match self.region() {
-            Some(region) => MemSlice::new(
-                region.memory(),
-                offset_in(region, self.iova),
-                self.len_bytes,
-            ),
-            None => Err(OutOfBounds {
-                offset: 0,
-                len_bytes: self.len_bytes,
-                available_bytes: 0,
-            }),
-        }
-    }
-
-    fn region(&self) -> Option<&Region> {
-        self.home.as_deref().map(Home::region)
+        let region = self.home.region();
+        let offset = offset_in(region, self.iova);
+        MemSlice::new(region.memory(), offset, self.len_bytes())
     }
 
     /// Copies `src` in, from `offset` on.
@@ -170,12 +152,12 @@ fn offset_in(region: &Region, iova: Iova) -> usize {
 impl Drop for DmaBuf {
     #[inline]
     fn drop(&mut self) {
-        match self.home.as_deref() {
-            Some(Home::Pool(pool)) => pool.give_back(self.index, self.iova),
-            Some(Home::Region(region)) => {
-                region.give_back(offset_in(region, self.iova), self.len_bytes);
+        match &self.home.kind {
+            HomeKind::Pool(pool) => pool.give_back(self.iova),
+            HomeKind::Region(region) => {
+                region.give_back(offset_in(region, self.iova), self.len_bytes());
             }
-            Some(Home::Heap(_)) | None => {}
+            HomeKind::Heap(_) => {}
         }
     }
 }

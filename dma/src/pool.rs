@@ -1,7 +1,7 @@
 //! Buffers of one size, taken and given back in O(1) without a lock.
-//! The numbers of the free ones wait in a bounded lock-free queue.
-use crate::buffer::Home;
-use crate::{DmaBuf, DmaSpace, Error, Iova, Region, SpaceId};
+//! The free ones wait in a bounded lock-free queue.
+use crate::buffer::{Home, HomeKind};
+use crate::{DmaBuf, DmaSpace, Error, Iova, Region};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,16 +74,14 @@ pub struct Pool {
 
 #[derive(Debug)]
 pub(crate) struct PoolInner {
-    /// The numbers of the buffers that are free.
-    free: ArrayQueue<u32>,
+    /// Where the buffers begin that are free.
+    free: ArrayQueue<Iova>,
     name: String,
     buf_bytes: usize,
     /// Times that it had no buffer.
     exhausted: AtomicU64,
-    iova: Iova,
     region: Arc<Region>,
     space: DmaSpace,
-    space_id: SpaceId,
 }
 
 impl Pool {
@@ -110,16 +108,16 @@ impl Pool {
             name: name.to_owned(),
             buf_bytes,
             exhausted: AtomicU64::new(0),
-            iova: region.iova(),
             region,
             space: space.clone(),
-            space_id: space.id(),
         });
         for index in 0..count {
-            // The queue has room for `count` numbers and nobody else sees it yet.
-            let _ = inner.free.push(index as u32);
+            let iova = inner.region.iova().wrapping_add((index * buf_bytes) as u64);
+            // The queue has room for `count` of them and nobody else sees it yet.
+            let _ = inner.free.push(iova);
         }
-        let home = Arc::new(Home::Pool(Arc::clone(&inner)));
+        let kind = HomeKind::Pool(Arc::clone(&inner));
+        let home = Arc::new(Home::new(buf_bytes, space.id(), kind));
         Ok(Self { inner, home })
     }
 
@@ -140,23 +138,14 @@ impl Pool {
     #[inline]
     pub fn try_alloc(&self) -> Option<DmaBuf> {
         let pool = &self.inner;
-        let Some(index) = pool.free.pop() else {
+        let Some(iova) = pool.free.pop() else {
             pool.count_exhausted();
             return None;
         };
-        let offset = index as usize * pool.buf_bytes;
-        let iova = pool.iova.wrapping_add(offset as u64);
-        let (len_bytes, space_id) = (pool.buf_bytes, pool.space_id);
         if let Some(watch) = pool.space.watch() {
-            watch.lent(iova, len_bytes as u64);
+            watch.lent(iova, pool.buf_bytes as u64);
         }
-        Some(DmaBuf::new(
-            iova,
-            len_bytes,
-            space_id,
-            Arc::clone(&self.home),
-            index,
-        ))
+        Some(DmaBuf::new(iova, Arc::clone(&self.home)))
     }
 
     /// The length of each buffer.
@@ -212,11 +201,11 @@ impl PoolInner {
     }
 
     #[inline]
-    pub(crate) fn give_back(&self, index: u32, iova: Iova) {
+    pub(crate) fn give_back(&self, iova: Iova) {
         if let Some(watch) = self.space.watch() {
             watch.returned(iova, self.buf_bytes as u64);
         }
         // Room is certain: there are as many places as buffers, and each is out at most once.
-        let _ = self.free.push(index);
+        let _ = self.free.push(iova);
     }
 }

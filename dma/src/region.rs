@@ -1,6 +1,6 @@
 //! A region: memory with one IOVA, mapped in every context of its space, and parts of it as
 //! buffers.
-use crate::buffer::Home;
+use crate::buffer::{Home, HomeKind};
 use crate::rt::sync::Mutex;
 use crate::space::Inner;
 use crate::{DmaBuf, Error, Iova, Memory, MemoryWatch, RangeAllocator, SpaceId};
@@ -143,12 +143,10 @@ impl Region {
                  that one first"
             )));
         }
+        let kind = HomeKind::Region(Arc::clone(self));
         Ok(DmaBuf::new(
             self.iova.wrapping_add(offset as u64),
-            len_bytes,
-            self.space_id,
-            Arc::new(Home::Region(Arc::clone(self))),
-            0,
+            Arc::new(Home::new(len_bytes, self.space_id, kind)),
         ))
     }
 

@@ -1,6 +1,6 @@
 //! One IOVA address space: its regions, the IOMMU contexts that reach them, and a heap for rings.
 //! A region has one IOVA, the same for every device, so nothing is mapped or translated per I/O.
-use crate::buffer::Home;
+use crate::buffer::{Home, HomeKind};
 use crate::heap::{self, Heap, Piece};
 use crate::pool::{Pool, PoolOptions};
 use crate::ranges::{RangeAllocator, merged};
@@ -366,8 +366,8 @@ impl DmaSpace {
         let (region, offset) = taken.ok_or_else(exhausted)?;
         let piece = Piece::new(Arc::clone(&self.0), region, offset, len);
         let iova = piece.iova();
-        let home = Arc::new(Home::Heap(piece));
-        let mut buf = DmaBuf::new(iova, len_bytes, self.id(), home, 0);
+        let home = Home::new(len_bytes, self.id(), HomeKind::Heap(piece));
+        let mut buf = DmaBuf::new(iova, Arc::new(home));
         buf.fill(0);
         Ok(buf)
     }
