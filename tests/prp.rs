@@ -257,6 +257,38 @@ fn sweep(lba: u64, mpsmin: u32, max_transfer: u64, offset_step: usize) -> usize 
     walked
 }
 
+/// Entries are made in memory that is used again: what one command had there, such as a second PRP,
+/// is not sent with the next that has none.
+#[test]
+fn plain_commands_after_others_are_plain() {
+    let mut bench = Bench::new(512, 0, 128 << 10);
+    let mut buffers = vec![bench.region.buf(0, 5 * 4096).unwrap()];
+    for round in 0..20 {
+        // Two pages, a list, then one page.
+        for pages in [2, 5, 1] {
+            let runs = Runs::of(std::mem::take(&mut buffers), &[(0, 0, pages * 4096)]);
+            let prp1 = runs.spans[0].iova.get();
+            let io = bench.namespace.write(Lba(round), 8 * pages as u64).unwrap();
+            let entry_index = bench.queue.stats().commands as usize % bench.ring.1;
+            let (_, runs) = bench.commands_of(io, runs);
+            buffers = runs.buffers;
+            if pages == 1 {
+                let entry = bench.seen.entry(bench.ring.0, entry_index);
+                let dwords = std::array::from_fn(|at| match at {
+                    0 => dword(&entry, 0) & 0xffff,
+                    _ => dword(&entry, at),
+                });
+                let (low, high) = (prp1 as u32, (prp1 >> 32) as u32);
+                let lba = round as u32;
+                let plain = [1, 1, 0, 0, 0, 0, low, high, 0, 0, lba, 0, 7, 0, 0, 0];
+                assert_eq!(dwords, plain, "round {round}");
+            }
+        }
+    }
+    drop(buffers);
+    bench.end();
+}
+
 #[test]
 fn every_dword_offset_and_length_with_512_byte_blocks() {
     assert!(sweep(512, 0, 4 << 20, 4) >= 1024 * 10);

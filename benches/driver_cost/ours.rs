@@ -89,10 +89,9 @@ impl OurHost {
         } = self;
         queue.poll(usize::MAX, |Completion { result, buffer, .. }| {
             // There is room for each, so none may make the list grow: the compiler is told.
-            if let Some(buffer) = buffer
-                && free.len() < free.capacity()
-            {
-                free.push(buffer);
+            match buffer {
+                Some(buffer) if free.len() < free.capacity() => free.push(buffer),
+                other => nowhere(trouble, other),
             }
             if let Err(error) = result {
                 note(trouble, error.into());
@@ -116,6 +115,17 @@ impl OurHost {
     pub(crate) fn stats(&self) -> underpin::nvme::QueueStats {
         self.queue.stats()
     }
+}
+
+/// What came back could not be put back.
+#[cold]
+#[inline(never)]
+fn nowhere(trouble: &mut Option<Box<dyn Error>>, buffer: Option<DmaBuf>) {
+    let what = match buffer {
+        Some(_) => "more buffers came back than there are",
+        None => "a read came back without its buffer",
+    };
+    note(trouble, what.into());
 }
 
 #[cold]

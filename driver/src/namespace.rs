@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::commands::Abilities;
 use crate::queue::Transfer;
+use crate::slots::Head;
 use std::fmt;
 use std::sync::Arc;
 use underpin_nvme_spec::identify::IdentifyNamespace;
@@ -125,10 +126,13 @@ impl Io {
 pub struct Namespace {
     controller: u32,
     nsid: Nsid,
+    /// What all commands to it begin with.
+    head: Head,
     blocks: u64,
     /// Blocks that can be read and written: all of them, or none.
     usable_blocks: u64,
     lba_shift: u8,
+    lba_bytes: u64,
     atomic: AtomicWrites,
     unusable: Option<String>,
     identify: Box<IdentifyNamespace>,
@@ -173,16 +177,18 @@ impl Namespace {
         } else {
             None
         };
+        let lba_shift = match lba_shift {
+            9..=16 => lba_shift,
+            _ => 9,
+        };
         Self {
             controller,
             nsid,
+            head: Head::new(0, nsid.0),
             blocks,
             usable_blocks: if unusable.is_none() { blocks } else { 0 },
-            lba_shift: if (9..=16).contains(&lba_shift) {
-                lba_shift
-            } else {
-                9
-            },
+            lba_shift,
+            lba_bytes: 1 << lba_shift,
             atomic: atomic_writes(&identify, controller_atomic),
             unusable,
             identify,
@@ -366,9 +372,8 @@ impl Namespace {
             lba: 0,
             blocks: 0,
             len_bytes: 0,
-            nsid: self.nsid,
+            head: self.head.with_opcode(NvmOpcode::FLUSH.0),
             flags: 0,
-            opcode: NvmOpcode::FLUSH,
             lba_shift: self.lba_shift,
         };
         Io {
@@ -399,10 +404,9 @@ impl Namespace {
         let transfer = Transfer {
             lba: lba.0,
             blocks,
-            len_bytes: blocks << self.lba_shift,
-            nsid: self.nsid,
+            len_bytes: blocks.wrapping_mul(self.lba_bytes),
+            head: self.head.with_opcode(opcode.0),
             flags: 0,
-            opcode,
             lba_shift: self.lba_shift,
         };
         Ok(Io {

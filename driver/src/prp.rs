@@ -52,23 +52,37 @@ pub(crate) const fn list_pages(entries: u64, per_page: u64) -> usize {
     }
 }
 
+/// Names one contiguous run where PRP1 alone can: `None` when it does not end within the first
+/// `page_bytes` bytes of its page, or when it is misaligned.
+#[inline(always)]
+pub(crate) const fn within_page(
+    first: Iova,
+    len_bytes: u64,
+    page_mask: u64,
+    page_bytes: u64,
+) -> Option<u64> {
+    let prp1 = first.get();
+    let fits = (prp1 & page_mask) + len_bytes <= page_bytes;
+    if prp1 & 3 == 0 && fits {
+        Some(prp1)
+    } else {
+        None
+    }
+}
+
 /// Names one contiguous run where PRP1 and PRP2 alone can: `None` when it takes a list, or when
 /// it is misaligned.
-#[inline(always)]
 pub(crate) const fn without_list(first: Iova, len_bytes: u64, page_bytes: u64) -> Option<Prps> {
-    let prp1 = first.get();
-    if prp1 & 3 != 0 {
-        return None;
-    }
-    let end_in_page = (prp1 & (page_bytes - 1)) + len_bytes;
-    if end_in_page <= page_bytes {
+    if let Some(prp1) = within_page(first, len_bytes, page_bytes - 1, page_bytes) {
         return Some(Prps { prp1, prp2: 0 });
     }
-    if end_in_page <= 2 * page_bytes {
-        let prp2 = (prp1 & !(page_bytes - 1)) + page_bytes;
-        return Some(Prps { prp1, prp2 });
+    let prp1 = first.get();
+    let in_page = prp1 & (page_bytes - 1);
+    if prp1 & 3 != 0 || in_page + len_bytes > 2 * page_bytes {
+        return None;
     }
-    None
+    let prp2 = prp1 - in_page + page_bytes;
+    Some(Prps { prp1, prp2 })
 }
 
 /// How many pages the runs touch, if PRPs can name them.

@@ -16,9 +16,9 @@ use crate::dma::{DmaBuf, DmaSpace, Iova, Payload, Records, SpaceId, Span};
 use crate::doorbell::Shadow;
 use crate::health::Health;
 use crate::prp::{self, ListPages, Prps};
-use crate::rings::{CompletionRing, RingSpec, SubmissionRing};
+use crate::rings::{CompletionRing, Plain, RingSpec, SubmissionRing};
 use crate::sgl::{self, Named, SglRule};
-use crate::slots::{Describe, SlotState, Slots, Token};
+use crate::slots::{Describe, Head, SlotState, Slots, Token};
 use crate::stats::{Published, QueueStats, Tally};
 use crate::{Error, Failure, Refused, Transport};
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub(crate) struct QueueSpec {
 #[derive(Debug)]
 pub(crate) struct Queue<B> {
     qid: Qid,
+    /// The index of the submission ring's last entry.
+    sq_last: u16,
     submissions: SubmissionRing,
     completions: CompletionRing,
     // What is in flight.
@@ -60,8 +62,10 @@ pub(crate) struct Queue<B> {
     range_pages: Vec<RangePage>,
     space: SpaceId,
     page_bytes: u64,
+    page_mask: u64,
     max_transfer_bytes: u64,
-    /// The longest transfer whose command can have PRPs without a list.
+    /// The bytes of a page that PRP1 alone may name: all of them; none where everything goes by
+    /// SGL, and once the controller is known to have failed.
     direct_bytes: u64,
     sgl: SglRule,
     // Time.
@@ -130,6 +134,7 @@ impl<B> Queue<B> {
         let cq = ring(spec.cq_entries, doorbell, cq_shadow);
         Ok(Self {
             qid: spec.qid,
+            sq_last: spec.sq_entries.saturating_sub(1),
             submissions: SubmissionRing::new(space, transport, sq)?,
             completions: CompletionRing::new(space, transport, cq, spec.qid, spec.depth)?,
             slots: Slots::new(spec.depth),
@@ -139,10 +144,11 @@ impl<B> Queue<B> {
             range_pages: Vec::new(),
             space: space.id(),
             page_bytes: spec.page_bytes,
+            page_mask: spec.page_bytes - 1,
             max_transfer_bytes: spec.max_transfer_bytes,
             direct_bytes: match spec.sgl.is_for_all() {
                 true => 0,
-                false => spec.max_transfer_bytes,
+                false => spec.page_bytes.min(spec.max_transfer_bytes),
             },
             sgl: spec.sgl,
             timeout: spec.timeout,
@@ -240,7 +246,7 @@ impl<B> Queue<B> {
         if self.health.is_failed() {
             return Err((self.failed(), buffer));
         }
-        let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
+        let Some((_, cid, slot)) = self.slots.take() else {
             return Err((self.full(1), buffer));
         };
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
@@ -266,29 +272,32 @@ impl<B> Queue<B> {
         }
         self.ring();
         let mut told = 0;
+        let mut head = self.completions.head();
         while told < budget {
-            let seen = self.completions.look();
+            let seen = self.completions.look_at(head);
             // The common case: the one command of its request has ended well.
-            if self.completions.is_plain(seen) && self.is_in_ring(seen) {
-                let completions = &mut self.completions;
-                let finished = self.slots.finish(seen.cid(), |token, buffer| {
-                    completions.consume();
-                    ended(Ended {
-                        token,
-                        outcome: Outcome::Done { dw0: seen.dw0() },
-                        buffer,
-                    });
+            if self.completions.is_plain(seen)
+                && self.is_in_ring(seen)
+                && let Some(request) = self.slots.finish(seen.cid())
+            {
+                head = self.completions.consume(head);
+                told += 1;
+                ended(Ended {
+                    token: request.token,
+                    outcome: Outcome::Done { dw0: seen.dw0() },
+                    buffer: request.buffer.take(),
                 });
-                if finished {
-                    told += 1;
-                    continue;
-                }
+                continue;
             }
             if !self.completions.is_there(seen) {
                 break;
             }
-            match self.complete_slowly(seen, &mut ended) {
-                Ok(ends) => told += ends,
+            let [low, high] = seen.as_u64s();
+            match self.complete_slowly(low, high, &mut ended) {
+                Ok(ends) => {
+                    told += ends;
+                    head = self.completions.head();
+                }
                 Err(failure) => {
                     self.fail(failure);
                     return told + self.tell_lost(budget - told, ended);
@@ -316,7 +325,7 @@ impl<B> Queue<B> {
     /// True when its head pointer lies in the ring.
     #[inline(always)]
     fn is_in_ring(&self, cqe: Cqe) -> bool {
-        usize::from(cqe.sqhd()) < self.submissions.count()
+        cqe.sqhd() <= self.sq_last
     }
 
     /// Any completion, with every field checked: parts of requests, errors, and what should not
@@ -326,9 +335,11 @@ impl<B> Queue<B> {
     #[inline(never)]
     fn complete_slowly(
         &mut self,
-        cqe: Cqe,
+        low: u64,
+        high: u64,
         ended: &mut impl FnMut(Ended<B>),
     ) -> Result<usize, Failure> {
+        let cqe = Cqe::from_u64s([low, high]);
         if !self.is_ours(cqe) {
             let (sqid, sqhd, entries) = (cqe.sqid(), cqe.sqhd(), self.submissions.count());
             return Err(self.protocol(if sqid != self.qid {
@@ -340,12 +351,12 @@ impl<B> Queue<B> {
         let Some(index) = self.slots.in_flight(cqe.cid()) else {
             return Err(self.protocol(format!("a completion names {:?}, not in flight", cqe.cid())));
         };
-        self.completions.consume();
+        self.completions.consume(self.completions.head());
         self.kept += 1;
         let Some(slot) = self.slots.slot(index) else {
             return Ok(0);
         };
-        let lead = slot.lead_index();
+        let lead = slot.lead_index(index);
         let mut status = cqe.status();
         if slot.state() == SlotState::PartInFlight {
             if lead != index {
@@ -403,7 +414,7 @@ impl<B> Queue<B> {
             if !live || told == budget {
                 continue;
             }
-            if slot.lead_index() != index {
+            if slot.lead_index(index) != index {
                 slot.set_state(SlotState::Quarantined);
                 continue;
             }
@@ -505,22 +516,29 @@ pub(crate) struct Transfer {
     pub(crate) blocks: u64,
     /// The blocks' bytes.
     pub(crate) len_bytes: u64,
-    pub(crate) nsid: Nsid,
+    pub(crate) head: Head,
     /// The bits of CDW12 above the block count.
     pub(crate) flags: u32,
-    pub(crate) opcode: NvmOpcode,
     pub(crate) lba_shift: u8,
 }
 
 impl Transfer {
+    pub(crate) const fn opcode(&self) -> NvmOpcode {
+        NvmOpcode(self.head.opcode())
+    }
+
+    pub(crate) const fn nsid(&self) -> Nsid {
+        Nsid(self.head.nsid())
+    }
+
     /// The command without data, identifier, place and length.
-    #[inline(always)]
     pub(crate) fn bare(&self) -> Sqe {
-        Sqe::new().with_opcode(self.opcode.0).with_nsid(self.nsid)
+        Sqe::new()
+            .with_opcode(self.head.opcode())
+            .with_nsid(self.nsid())
     }
 
     /// The command for `blocks` blocks from `lba` on.
-    #[inline(always)]
     fn command(&self, lba: u64, blocks: u64, Prps { prp1, prp2 }: Prps, cid: Cid) -> Sqe {
         // Read and Write: CDW10-11 first block, CDW12 15:00 block count, counted from 0 (NVM
         // Command Set 1.0, 3.2.4 and 3.2.6).
@@ -536,7 +554,7 @@ impl Transfer {
     #[inline(always)]
     pub(crate) const fn describe(&self) -> Describe {
         Describe {
-            nsid: self.nsid.0,
+            head: self.head,
             lba: self.lba,
             len_bytes: self.len_bytes,
         }
@@ -548,42 +566,78 @@ impl<B: Payload> Queue<B> {
     /// until the request ends.
     #[inline(always)]
     pub(crate) fn submit(&mut self, transfer: &Transfer, buffer: B) -> Result<Token, Refused<B>> {
-        // The common case: one command, no list, nothing to refuse. It never moves the buffer
+        // The common case: one command in one page, nothing to refuse. It never moves the buffer
         // but into its slot.
-        let Some(prps) = self.names_directly(transfer, &buffer) else {
+        let Some(iova) = self.takes_whole(transfer, &buffer) else {
             return self.submit_slowly(*transfer, buffer);
         };
-        let Some((_, cid, slot)) = self.slots.take(transfer.opcode.0) else {
+        let Some(prp1) =
+            prp::within_page(iova, transfer.len_bytes, self.page_mask, self.direct_bytes)
+        else {
             return self.submit_slowly(*transfer, buffer);
         };
-        // The device does not see the entry before the next ring, so the order of the two does
-        // not matter to it; this one needs fewer registers.
+        let Some((head, slot)) = self.slots.take_for(transfer.head) else {
+            return self.submit_slowly(*transfer, buffer);
+        };
+        // The device does not see the entry before the next ring, so the order of the two does not
+        // matter to it; this one needs fewer registers.
         let token = Token(self.submissions.written() + 1);
         slot.lead(token, transfer.describe(), Some(buffer));
-        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
-        self.submissions.write(sqe);
-        self.tally.transfer(transfer.opcode, transfer.len_bytes);
+        // Read and Write: CDW10-11 first block, CDW12 15:00 block count, counted from 0 (NVM
+        // Command Set 1.0, 3.2.4 and 3.2.6).
+        let entry = Plain {
+            head,
+            prp1,
+            place: transfer.lba,
+            count: u64::from(transfer.flags | (transfer.blocks as u32 - 1)),
+        };
+        self.submissions.write_plain(token.0, entry);
+        self.tally.transfer(transfer.opcode(), transfer.len_bytes);
         Ok(token)
     }
 
-    /// The PRPs of a transfer that is one command without a list, and can be submitted.
+    /// Where the memory begins of a transfer that is one command with one run of memory by PRPs,
+    /// and can be submitted.
     #[inline(always)]
-    fn names_directly(&self, transfer: &Transfer, buffer: &B) -> Option<Prps> {
+    fn takes_whole(&self, transfer: &Transfer, buffer: &B) -> Option<Iova> {
         let usable = !self.health.is_failed() && buffer.space_id() == self.space;
         if !usable || buffer.span_count() != 1 {
             return None;
         }
         let Span { iova, len_bytes } = buffer.span(0);
-        if transfer.len_bytes > self.direct_bytes || transfer.len_bytes > len_bytes as u64 {
-            return None;
-        }
-        prp::without_list(iova, transfer.len_bytes, self.page_bytes)
+        let fits = transfer.len_bytes <= len_bytes as u64;
+        fits.then_some(iova)
     }
 
-    /// Any other transfer: with a list, of several runs of memory, over several commands (MDTS),
+    /// The next most common: two pages, which take no list either.
+    fn submit_two_pages(&mut self, transfer: &Transfer, buffer: B) -> Result<Token, B> {
+        if transfer.len_bytes > self.max_transfer_bytes || self.sgl.is_for_all() {
+            return Err(buffer);
+        }
+        let named = self
+            .takes_whole(transfer, &buffer)
+            .and_then(|iova| prp::without_list(iova, transfer.len_bytes, self.page_bytes));
+        let Some(prps) = named else {
+            return Err(buffer);
+        };
+        let Some((_, cid, slot)) = self.slots.take() else {
+            return Err(buffer);
+        };
+        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
+        let token = Token(self.submissions.write(sqe));
+        slot.lead(token, transfer.describe(), Some(buffer));
+        self.tally.transfer(transfer.opcode(), transfer.len_bytes);
+        Ok(token)
+    }
+
+    /// Any other transfer: of two pages, with a list, of several runs of memory, over several commands (MDTS),
     /// or refused.
     #[inline(never)]
     fn submit_slowly(&mut self, transfer: Transfer, buffer: B) -> Result<Token, Refused<B>> {
+        let buffer = match self.submit_two_pages(&transfer, buffer) {
+            Ok(token) => return Ok(token),
+            Err(buffer) => buffer,
+        };
         let mut parts = std::mem::take(&mut self.parts);
         let built = self.build_parts(&transfer, &buffer, &mut parts);
         let submitted = match built {
@@ -635,7 +689,7 @@ impl<B: Payload> Queue<B> {
         let mut at = 0;
         while at < transfer.len_bytes {
             let len_bytes = most.min(transfer.len_bytes - at);
-            let Some((index, cid, _)) = self.slots.take(transfer.opcode.0) else {
+            let Some((index, cid, _)) = self.slots.take() else {
                 return Err(self.full(needed));
             };
             parts.push(Part {
@@ -652,7 +706,7 @@ impl<B: Payload> Queue<B> {
             };
             let list = &mut self.lists.of(index);
             // Which way the data goes, opcodes tell in bits 1:0 (Base 2.0, figure 88).
-            let is_read = transfer.opcode.0 & 0b11 == 0b10;
+            let is_read = transfer.opcode().0 & 0b11 == 0b10;
             let named = sgl::name(self.sgl, runs, is_read, self.page_bytes, list);
             if let Some(part) = parts.last_mut() {
                 part.named = named.map_err(|error| Error::Buffer(error.to_string()))?;
@@ -669,7 +723,7 @@ impl<B: Payload> Queue<B> {
         let commands = parts.len() as u16;
         // As with a single command: the number of its (first) entry.
         let token = Token(self.submissions.written() + 1);
-        self.tally.transfer(transfer.opcode, transfer.len_bytes);
+        self.tally.transfer(transfer.opcode(), transfer.len_bytes);
         if let Some(slot) = self.slots.slot(lead) {
             slot.lead(token, transfer.describe(), Some(buffer));
             slot.remaining = commands;
@@ -679,7 +733,7 @@ impl<B: Payload> Queue<B> {
             if commands > 1
                 && let Some(slot) = self.slots.slot(part.index)
             {
-                slot.join(lead, Token(number));
+                slot.join(lead, Token(number), transfer.head);
             }
             let lba = transfer.lba + (part.at >> transfer.lba_shift);
             let blocks = part.len_bytes >> transfer.lba_shift;

@@ -320,7 +320,10 @@ impl<B: Payload> QueuePair<B> {
         else {
             gone()
         };
-        told + queue.poll(budget - told, |ended| each(completion(ended, controller)))
+        let controller: &Inner = controller;
+        told + queue.poll(budget - told, move |ended| {
+            each(completion(ended, controller))
+        })
     }
 
     #[cold]
@@ -426,7 +429,7 @@ fn completion<B>(ended: Ended<B>, controller: &Inner) -> Completion<B> {
         } => Err(CommandError::Status {
             status,
             opcode: NvmOpcode(opcode),
-            nsid: Nsid(describe.nsid),
+            nsid: Nsid(describe.head.nsid()),
             lba: Lba(describe.lba),
             len_bytes: describe.len_bytes,
         }),

@@ -50,10 +50,14 @@ pub(crate) struct SubmissionRing {
     entries: Records<8>,
     /// What was written since the last ring, in order, and how much of it there is.
     staged: Vec<[u64; 8]>,
-    pending: usize,
-    /// The tail that the device was last told, and the entries written until then.
+    /// Entries written since the ring was made.
+    written: u64,
+    /// The number of the first one that the device was not told of.
+    untold: u64,
+    /// Words may be left in `staged` that are zero in a plain entry.
+    untidy: bool,
+    /// The tail that the device was last told.
     tail: usize,
-    told: u64,
     bell: Doorbell,
     /// Times that it was rung.
     rings: u64,
@@ -70,10 +74,11 @@ impl SubmissionRing {
         let (memory, entries, bell) = spec.make(space, transport)?;
         Ok(Self {
             staged: vec![[0; 8]; entries.count()],
-            pending: 0,
+            written: 0,
+            untold: 1,
+            untidy: false,
             entries,
             tail: 0,
-            told: 0,
             bell,
             rings: 0,
             memory,
@@ -92,7 +97,13 @@ impl SubmissionRing {
     /// Entries written since the ring was made.
     #[inline(always)]
     pub(crate) const fn written(&self) -> u64 {
-        self.told + self.pending as u64
+        self.written
+    }
+
+    /// Entries that the device was not told of.
+    #[inline(always)]
+    const fn pending(&self) -> usize {
+        (self.written + 1 - self.untold) as usize
     }
 
     pub(crate) const fn rings(&self) -> u64 {
@@ -105,20 +116,34 @@ impl SubmissionRing {
 
     /// Writes an entry; the device sees it at the next ring. There is room: the ring has more
     /// entries than the queue has slots. Returns the entry's number, counted from 1.
-    #[inline(always)]
     pub(crate) fn write(&mut self, sqe: Sqe) -> u64 {
-        let number = self.written() + 1;
-        if let Some(place) = self.staged.get_mut(self.pending) {
+        self.untidy = true;
+        let at = self.pending();
+        if let Some(place) = self.staged.get_mut(at) {
             *place = sqe.as_u64s();
-            self.pending += 1;
+            self.written += 1;
         }
-        number
+        self.written
+    }
+
+    /// As [`write`](Self::write); the entry's number is `number`, the one after those written. What
+    /// is zero in every plain entry lies in `staged` already.
+    #[inline(always)]
+    pub(crate) fn write_plain(&mut self, number: u64, entry: Plain) {
+        let at = number - self.untold;
+        if let Some(place) = self.staged.get_mut(at as usize) {
+            place[0] = entry.head;
+            place[3] = entry.prp1;
+            place[5] = entry.place;
+            place[6] = entry.count;
+            self.written = number;
+        }
     }
 
     /// Tells the device of what was written since the last ring.
     #[inline(always)]
     pub(crate) fn ring(&mut self) -> Result<(), TransportError> {
-        if self.pending == 0 {
+        if self.pending() == 0 {
             return Ok(());
         }
         self.move_staged();
@@ -129,7 +154,7 @@ impl SubmissionRing {
     /// Moves the entries that the device was not told of into the ring.
     #[inline(always)]
     fn move_staged(&mut self) {
-        let mut rest = self.staged.get(..self.pending).unwrap_or(&[]);
+        let mut rest = self.staged.get(..self.pending()).unwrap_or(&[]);
         if let Some((lap, next)) = rest.split_at_checked(self.entries.count() - self.tail) {
             self.entries.write_run(self.tail, lap);
             self.tail = 0;
@@ -137,9 +162,29 @@ impl SubmissionRing {
         }
         self.entries.write_run(self.tail, rest);
         self.tail += rest.len();
-        self.told += self.pending as u64;
-        self.pending = 0;
+        self.untold = self.written + 1;
+        if self.untidy {
+            self.tidy();
+        }
     }
+
+    #[cold]
+    fn tidy(&mut self) {
+        self.staged.fill([0; 8]);
+        self.untidy = false;
+    }
+}
+
+/// The words of an entry that are not zero where a command names its memory by PRP1 alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain {
+    /// Opcode, identifier, namespace.
+    pub(crate) head: u64,
+    pub(crate) prp1: u64,
+    /// Dwords 10 and 11.
+    pub(crate) place: u64,
+    /// Dword 12.
+    pub(crate) count: u64,
 }
 
 /// The completion ring.
@@ -230,13 +275,19 @@ impl CompletionRing {
     /// True when the device has written a completion that was not consumed yet.
     #[inline]
     pub(crate) fn has_next(&self) -> bool {
-        self.is_there(self.look())
+        self.is_there(self.look_at(self.head))
     }
 
-    /// What lies at the head, there or not.
+    /// Where the next completion will lie.
     #[inline(always)]
-    pub(crate) fn look(&self) -> Cqe {
-        let entry = self.entries.record(self.head);
+    pub(crate) const fn head(&self) -> usize {
+        self.head
+    }
+
+    /// What lies there, written by the device or not.
+    #[inline(always)]
+    pub(crate) fn look_at(&self, head: usize) -> Cqe {
+        let entry = self.entries.record(head);
         // One 64-bit load takes phase, status, identifier and head pointer together.
         let high = entry.load(1);
         // The rest of the entry, and the data it announces, are read after the phase.
@@ -257,13 +308,16 @@ impl CompletionRing {
         seen.as_u64s()[1] & KIND == self.plain
     }
 
-    /// Goes on to the next completion.
+    /// Goes on to the next completion after the one at `head`, and returns where that will lie.
     #[inline(always)]
-    pub(crate) const fn consume(&mut self) {
-        self.head += 1;
-        if self.head == self.entries.count() {
+    pub(crate) const fn consume(&mut self, head: usize) -> usize {
+        let next = head + 1;
+        self.head = next;
+        if next == self.entries.count() {
             self.turn();
+            return 0;
         }
+        next
     }
 
     /// Begins the next lap.

@@ -2,7 +2,7 @@
 //! A slot gives its buffer back with the completion, or keeps it in quarantine: nothing else.
 use crate::dma::rt::Instant;
 use std::time::Duration;
-use underpin_nvme_spec::{Cid, Status};
+use underpin_nvme_spec::{Cid, Sqe, Status};
 
 /// How a queue names a request to its caller: unique for the queue's life.
 ///
@@ -33,8 +33,11 @@ pub struct Token(pub(crate) u64);
 /// first, its *lead*, carries what belongs to the request.
 #[derive(Debug)]
 pub(crate) struct Slot<B> {
-    tag: Tag,
-    /// Of the request; meaningful in a lead only, but for the token.
+    live: Live,
+    /// While the slot is free, the free slot after this one; in each part of a request that was
+    /// split, the request's lead. A command that is all of its request has none: it leads itself.
+    link: u16,
+    /// Of the request; meaningful in a lead only, but for the token and the head.
     pub(crate) request: Request<B>,
     // What follows is for requests of several commands and for deadlines; plain ones that end in
     // time never touch it.
@@ -46,46 +49,25 @@ pub(crate) struct Slot<B> {
     seen: Option<(Token, Instant)>,
 }
 
-/// What changes with every use of a slot, in one word: each store counts while the processor waits
-/// for ring lines from the device's.
-#[derive(Clone, Copy, Debug)]
-struct Tag {
-    /// The command identifier in use: the slot's number, and above it a count that moves with
-    /// every use, so that a stale completion is noticed. In bits 15:0; the state in 31:16; the
-    /// opcode in 47:32; and above them, while the slot is free, the free slot after this one,
-    /// otherwise the lead of the request that this command is part of: the slot itself, except in
-    /// a part of a request that was split.
-    word: u64,
-}
+/// What a completion is compared with, in one word: the state in bits 15:0, and in 31:16 the command
+/// identifier in use, which is the slot's number and above it a count that moves with every use,
+/// so that a stale completion is noticed. As the count is on top, it can run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Live(u32);
 
-impl Tag {
+impl Live {
     #[inline(always)]
-    const fn new(cid: u16, state: SlotState, opcode: u8, link: u16) -> Self {
-        let word = cid as u64 | (state as u64) << 16 | (opcode as u64) << 32 | (link as u64) << 48;
-        Self { word }
+    const fn new(cid: u16, state: SlotState) -> Self {
+        Self((cid as u32) << 16 | state as u32)
     }
 
     #[inline(always)]
     const fn cid(self) -> u16 {
-        self.word as u16
-    }
-
-    #[inline(always)]
-    const fn link(self) -> u16 {
-        (self.word >> 48) as u16
-    }
-
-    const fn opcode(self) -> u8 {
-        (self.word >> 32) as u8
-    }
-
-    #[inline(always)]
-    const fn is(self, cid: u16, state: SlotState) -> bool {
-        self.word as u32 == Self::new(cid, state, 0, 0).word as u32
+        (self.0 >> 16) as u16
     }
 
     const fn state(self) -> SlotState {
-        match (self.word >> 16) as u16 {
+        match self.0 as u16 {
             0 => SlotState::Free,
             1 => SlotState::InFlight,
             2 => SlotState::PartInFlight,
@@ -97,32 +79,36 @@ impl Tag {
 
 impl<B> Slot<B> {
     pub(crate) const fn cid(&self) -> Cid {
-        Cid(self.tag.cid())
+        Cid(self.live.cid())
     }
 
     pub(crate) const fn state(&self) -> SlotState {
-        self.tag.state()
+        self.live.state()
     }
 
+    /// The opcode of its command.
     pub(crate) const fn opcode(&self) -> u8 {
-        self.tag.opcode()
+        self.request.describe.head.opcode()
     }
 
-    /// The lead of the request that its command is part of.
-    pub(crate) const fn lead_index(&self) -> u16 {
-        self.tag.link()
+    /// The lead of the request that the command of this slot, which is number `index`, is part of.
+    pub(crate) const fn lead_index(&self, index: u16) -> u16 {
+        match self.state() {
+            SlotState::InFlight => index,
+            _ => self.link,
+        }
     }
 
     pub(crate) const fn set_state(&mut self, state: SlotState) {
-        let Self { tag, .. } = self;
-        *tag = Tag::new(tag.cid(), state, tag.opcode(), tag.link());
+        self.live = Live::new(self.live.cid(), state);
     }
 
     /// Makes it one of several commands of the request that `lead` leads; `token` names it alone.
-    pub(crate) const fn join(&mut self, lead: u16, token: Token) {
-        let Self { tag, .. } = self;
-        *tag = Tag::new(tag.cid(), SlotState::PartInFlight, tag.opcode(), lead);
+    pub(crate) const fn join(&mut self, lead: u16, token: Token, head: Head) {
+        self.set_state(SlotState::PartInFlight);
+        self.link = lead;
         self.request.token = token;
+        self.request.describe.head = head;
     }
 
     /// Counts its command as seen at that time.
@@ -151,7 +137,7 @@ impl<B> Slot<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum SlotState {
-    Free,
+    Free = 0,
     /// The device has the command, which is all of its request.
     InFlight,
     /// The device has the command, which is one of several of its request.
@@ -192,9 +178,48 @@ pub(crate) struct Request<B> {
 /// What an error message says of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Describe {
-    pub(crate) nsid: u32,
+    pub(crate) head: Head,
     pub(crate) lba: u64,
     pub(crate) len_bytes: u64,
+}
+
+/// Which command to which namespace: the first two dwords of its entry but for the identifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Head(u64);
+
+impl Head {
+    #[inline(always)]
+    pub(crate) const fn new(opcode: u8, nsid: u32) -> Self {
+        Self(opcode as u64 | (nsid as u64) << 32)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn of(sqe: Sqe) -> Self {
+        Self::new(sqe.opcode(), sqe.nsid().0)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn opcode(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    pub(crate) const fn nsid(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// That command.
+    #[inline(always)]
+    pub(crate) const fn with_opcode(self, opcode: u8) -> Self {
+        Self(self.0 | opcode as u64)
+    }
+
+    /// The first word of the entry of a command in flight. Its identifier lies there where it does
+    /// in `live`.
+    #[inline(always)]
+    const fn word(self, live: Live) -> u64 {
+        self.0 + (live.0 - SlotState::InFlight as u32) as u64
+    }
 }
 
 /// The slots of one queue.
@@ -203,9 +228,9 @@ pub(crate) struct Slots<B> {
     slots: Vec<Slot<B>>,
     /// The slot that was freed last; beyond the end when none is free.
     first_free: u16,
-    /// What a slot's next command identifier is more than its last: one in the count above the
-    /// slot's number.
-    step: u16,
+    /// From free under the last command identifier to in flight under the next, which is one more
+    /// in the count above the slot's number.
+    step: u32,
     /// Masks the slot's number out of a command identifier.
     index_mask: u16,
 }
@@ -213,7 +238,8 @@ pub(crate) struct Slots<B> {
 impl<B> Slots<B> {
     pub(crate) fn new(depth: u16) -> Self {
         let slot = |index: u16| Slot {
-            tag: Tag::new(index, SlotState::Free, 0, index + 1),
+            live: Live::new(index, SlotState::Free),
+            link: index + 1,
             request: Request {
                 token: Token(0),
                 describe: Describe::default(),
@@ -233,7 +259,7 @@ impl<B> Slots<B> {
         Self {
             slots: (0..depth).map(slot).collect(),
             first_free: 0,
-            step,
+            step: Live::new(step, SlotState::InFlight).0,
             index_mask: step.wrapping_sub(1),
         }
     }
@@ -244,40 +270,52 @@ impl<B> Slots<B> {
     }
 
     /// Takes a free slot and gives it a fresh command identifier.
+    pub(crate) fn take(&mut self) -> Option<(u16, Cid, &mut Slot<B>)> {
+        let index = self.first_free;
+        let (live, slot) = self.take_live()?;
+        Some((index, Cid(live.cid()), slot))
+    }
+
+    /// The same for a plain command, of which only the entry's first word is wanted.
     #[inline(always)]
-    pub(crate) fn take(&mut self, opcode: u8) -> Option<(u16, Cid, &mut Slot<B>)> {
+    pub(crate) fn take_for(&mut self, head: Head) -> Option<(u64, &mut Slot<B>)> {
+        let (live, slot) = self.take_live()?;
+        Some((head.word(live), slot))
+    }
+
+    #[inline(always)]
+    fn take_live(&mut self) -> Option<(Live, &mut Slot<B>)> {
         let index = self.first_free;
         let slot = self.slots.get_mut(usize::from(index))?;
-        self.first_free = slot.tag.link();
-        let cid = slot.tag.cid().wrapping_add(self.step);
-        slot.tag = Tag::new(cid, SlotState::InFlight, opcode, index);
-        Some((index, Cid(cid), slot))
+        self.first_free = slot.link;
+        let live = Live(slot.live.0.wrapping_add(self.step));
+        slot.live = live;
+        Some((live, slot))
     }
 
     /// Frees a slot whose command has ended, or was never sent.
     pub(crate) fn give_back(&mut self, index: u16) {
         if let Some(slot) = self.slots.get_mut(usize::from(index)) {
-            slot.tag = Tag::new(slot.tag.cid(), SlotState::Free, 0, self.first_free);
+            slot.set_state(SlotState::Free);
+            slot.link = self.first_free;
             self.first_free = index;
         }
     }
 
-    /// Ends the request whose one command has this identifier and frees its slot, then gives its
-    /// token and its buffer to `end`. False, and nothing done, when no such command is in flight,
-    /// or it is one of several of its request.
+    /// Frees the slot of the request whose one command has this identifier, and returns the
+    /// request, whose buffer is to be taken. `None`, and nothing done, when no such command is in
+    /// flight, or it is one of several of its request.
     #[inline(always)]
-    pub(crate) fn finish(&mut self, cid: Cid, end: impl FnOnce(Token, Option<B>)) -> bool {
+    pub(crate) fn finish(&mut self, cid: Cid) -> Option<&mut Request<B>> {
         let index = cid.0 & self.index_mask;
-        let Some(slot) = self.slots.get_mut(usize::from(index)) else {
-            return false;
-        };
-        if !slot.tag.is(cid.0, SlotState::InFlight) {
-            return false;
+        let slot = self.slots.get_mut(usize::from(index))?;
+        if slot.live != Live::new(cid.0, SlotState::InFlight) {
+            return None;
         }
-        slot.tag = Tag::new(cid.0, SlotState::Free, 0, self.first_free);
+        slot.live = Live::new(cid.0, SlotState::Free);
+        slot.link = self.first_free;
         self.first_free = index;
-        end(slot.request.token, slot.request.buffer.take());
-        true
+        Some(&mut slot.request)
     }
 
     /// The slot that a completion's command identifier names, if that command is in flight.
@@ -314,7 +352,7 @@ mod tests {
             let mut last: Option<Cid> = None;
             for _ in 0..200_000 / u32::from(depth) {
                 let mut taken = Vec::new();
-                while let Some((index, cid, _)) = slots.take(0) {
+                while let Some((index, cid, _)) = slots.take() {
                     assert_ne!(cid.0, 0xffff);
                     assert_eq!(slots.in_flight(cid), Some(index));
                     taken.push((index, cid));

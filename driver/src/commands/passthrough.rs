@@ -3,7 +3,7 @@
 use super::call::{AdminCall, Data};
 use super::features::switches_cache;
 use crate::dma::Payload;
-use crate::slots::{Describe, Token};
+use crate::slots::{Describe, Head, Token};
 use crate::{Controller, Error, Namespace, QueuePair, Refused};
 use std::time::Duration;
 use underpin_nvme_spec::nvm::{DatasetManagement, ReadWrite};
@@ -289,7 +289,7 @@ impl Namespace {
             controller: self.controller(),
             sqe,
             describe: Describe {
-                nsid: self.nsid().0,
+                head: Head::of(sqe),
                 lba: u64::from(command.cdw10) | u64::from(command.cdw11) << 32,
                 len_bytes,
             },

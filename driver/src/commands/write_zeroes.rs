@@ -42,7 +42,7 @@ impl Io {
     /// as zeroes all the same (DLFEAT). Other requests stay what they are.
     #[must_use]
     pub fn may_deallocate(mut self) -> Self {
-        if self.transfer.opcode == NvmOpcode::WRITE_ZEROES {
+        if self.transfer.opcode() == NvmOpcode::WRITE_ZEROES {
             self.transfer.flags |= DEALLOCATE;
         }
         self

@@ -4,7 +4,7 @@ use super::{Queue, Transfer};
 use crate::Error;
 use crate::dma::{DmaBuf, DmaSpace};
 use crate::prp::Prps;
-use crate::slots::{Describe, SlotState, Token};
+use crate::slots::{Describe, Head, SlotState, Token};
 use underpin_nvme_spec::nvm::{DatasetManagement, DsmRange};
 use underpin_nvme_spec::{Cid, Nsid, Status};
 
@@ -42,12 +42,12 @@ impl<B> Queue<B> {
         };
         // The number of its (first) entry, as with any request.
         let token = Token(self.submissions.written() + 1);
-        self.tally.other(transfer.opcode.0);
+        self.tally.other(transfer.opcode().0);
         let (mut at, mut lead) = (0, None);
         let mut number = token;
         while at < transfer.blocks {
             let blocks = most.min(transfer.blocks - at);
-            let Some((index, cid, slot)) = self.slots.take(transfer.opcode.0) else {
+            let Some((index, cid, slot)) = self.slots.take() else {
                 // There were slots enough, so there are.
                 return Err((self.full(needed), buffer));
             };
@@ -59,7 +59,7 @@ impl<B> Queue<B> {
                 slot.status = Status::SUCCESS;
             }
             if needed > 1 {
-                slot.join(lead, number);
+                slot.join(lead, number, transfer.head);
             }
             let nowhere = Prps { prp1: 0, prp2: 0 };
             let command = transfer.command(transfer.lba + at, blocks, nowhere, cid);
@@ -90,7 +90,7 @@ impl<B> Queue<B> {
             ..DatasetManagement::default()
         };
         let describe = Describe {
-            nsid: nsid.0,
+            head: Head::of(command.to_sqe()),
             lba: ranges.first().map_or(0, |range| range.slba.0),
             len_bytes: 0,
         };
@@ -102,7 +102,7 @@ impl<B> Queue<B> {
             }
             command.prp1 = page.memory.iova().get();
         }
-        let Some((_, cid, slot)) = self.slots.take(command.to_sqe().opcode()) else {
+        let Some((_, cid, slot)) = self.slots.take() else {
             return Err(self.full(1));
         };
         let token = Token(self.submissions.write(command.to_sqe().with_cid(cid)));
@@ -137,7 +137,8 @@ impl<B> Queue<B> {
     pub(crate) fn commands_of(&mut self, token: Token) -> Vec<Cid> {
         let lead = self.slots.iter_mut().find_map(|(index, slot)| {
             let live = slot.state().is_in_flight() || slot.state() == SlotState::Ended;
-            (live && slot.lead_index() == index && slot.request.token == token).then_some(index)
+            (live && slot.lead_index(index) == index && slot.request.token == token)
+                .then_some(index)
         });
         let Some(lead) = lead else {
             return Vec::new();
@@ -145,7 +146,7 @@ impl<B> Queue<B> {
         let mine = self
             .slots
             .iter_mut()
-            .filter(|(_, slot)| slot.state().is_in_flight() && slot.lead_index() == lead);
+            .filter(|(index, slot)| slot.state().is_in_flight() && slot.lead_index(*index) == lead);
         mine.map(|(_, slot)| slot.cid()).collect()
     }
 }

@@ -4,7 +4,7 @@ use super::{Lists, Queue, spans, wrong_space};
 use crate::dma::Payload;
 use crate::dma::rt::Instant;
 use crate::prp;
-use crate::slots::{Describe, Token};
+use crate::slots::{Describe, Head, Token};
 use crate::stats::Tally;
 use crate::{Error, Refused};
 use std::time::Duration;
@@ -41,12 +41,16 @@ impl<B> Queue<B> {
             }
             Allowed::Forever => Some(Instant::NEVER),
         };
-        let Some((_, cid, slot)) = self.slots.take(sqe.opcode()) else {
+        let Some((_, cid, slot)) = self.slots.take() else {
             return Err((self.full(1), buffer));
         };
         let token = Token(self.submissions.write(sqe.with_cid(cid)));
         self.tally.other(Tally::OTHER);
-        slot.lead(token, Describe::default(), buffer);
+        let describe = Describe {
+            head: Head::of(sqe),
+            ..Describe::default()
+        };
+        slot.lead(token, describe, buffer);
         if let Some(seen) = seen {
             slot.see(seen);
         }
@@ -99,7 +103,7 @@ impl<B: Payload> Queue<B> {
                 max_bytes: self.max_transfer_bytes,
             });
         }
-        let Some((index, cid, _)) = self.slots.take(sqe.opcode()) else {
+        let Some((index, cid, _)) = self.slots.take() else {
             return Err(self.full(1));
         };
         let named = name(&mut self.lists, index, buffer, len_bytes, self.page_bytes);
