@@ -236,6 +236,9 @@ fn hint(error: &Error) -> &'static str {
             "compare the command with the specification: its length, its opcode's data direction"
         }
         Error::Unsupported { .. } => "another device; this one lacks what the driver needs",
+        Error::Dma(underpin::dma::Error::Mapper(error)) if error.context.starts_with("vfio ") => {
+            "underpin doctor looks at all that VFIO needs"
+        }
         Error::Transport(error) if error.device.starts_with("pci:") => {
             "underpin doctor looks at all that VFIO needs"
         }

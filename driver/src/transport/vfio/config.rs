@@ -71,15 +71,24 @@ impl Config<'_> {
         Ok(self.file.write_all_at(&bytes, self.offset + COMMAND)?)
     }
 
-    /// Memory accesses and DMA from now on.
-    pub(super) fn enable(self) -> Result<Header, ConfigError> {
+    /// Registers can be reached from now on, and there is no DMA.
+    pub(super) fn enable_memory(self) -> Result<Header, ConfigError> {
         let header = self.header()?;
-        let written = header.command | MEMORY | MASTER | NO_INTX;
+        // INTx is the kernel's own business: whether it goes off is not looked at.
+        self.set((header.command | MEMORY | NO_INTX) & !MASTER, MEMORY)?;
+        Ok(header)
+    }
+
+    /// DMA from now on.
+    pub(super) fn start_bus_master(self) -> Result<(), ConfigError> {
+        self.set(self.header()?.command | MASTER, MASTER)
+    }
+
+    fn set(self, written: u16, wanted: u16) -> Result<(), ConfigError> {
         self.set_command(written)?;
         let found = self.header()?.command;
-        // INTx is the kernel's own business; the other two have to be as we want them.
-        match found & (MEMORY | MASTER) == MEMORY | MASTER {
-            true => Ok(header),
+        match found & wanted == wanted {
+            true => Ok(()),
             false => Err(ConfigError::NotTaken { written, found }),
         }
     }
@@ -128,7 +137,9 @@ mod tests {
             file: &file,
             offset: OFFSET,
         };
-        let header = config.enable().unwrap();
+        let header = config.enable_memory().unwrap();
+        assert_eq!(config.header().unwrap().command, 0x100 | MEMORY | NO_INTX);
+        config.start_bus_master().unwrap();
         assert_eq!(
             (header.vendor, header.device, header.class),
             (0x1b36, 0x10, NVME_CLASS)
@@ -152,7 +163,7 @@ mod tests {
             };
             let error = config.stop_bus_master((0x1b36, 0x10)).unwrap_err();
             assert!(matches!(error, ConfigError::Gone), "{error}");
-            assert!(config.enable().is_err());
+            assert!(config.enable_memory().is_err() && config.start_bus_master().is_err());
         }
         let file = function(NVME);
         let config = Config {

@@ -127,7 +127,7 @@ impl Context {
                 let iommufd = Arc::new(IommuFd::new_from_fd(file));
                 let iommufd = VfioIommufd::new(iommufd, None, None)
                     .map_err(|error| format!("no iommufd address space can be had: {error}"))?;
-                (format!("iommufd {number}"), Kind::Iommufd(iommufd))
+                (format!("vfio iommufd {number}"), Kind::Iommufd(iommufd))
             }
         };
         Ok(Self {

@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-use underpin_dma::rt::Event;
+use std::time::Duration;
+use underpin_dma::rt::{self, Event, Instant};
+use underpin_nvme_spec::registers::{Cc, Csts, offset};
 use vfio_bindings::bindings::vfio;
 
 /// Doorbells and the registers before them.
@@ -77,13 +79,15 @@ impl Device {
             file,
             offset: config_offset,
         };
-        let header = config.enable().map_err(|error| text(&error))?;
+        let header = config.enable_memory().map_err(|error| text(&error))?;
         if header.class != NVME_CLASS {
             return Err(format!(
                 "it is no NVMe controller: its class is {:02x?}",
                 header.class
             ));
         }
+        quiesce(file, bar0.offset)?;
+        config.start_bus_master().map_err(|error| text(&error))?;
         let (flags_msix, count) = irq(file, vfio::VFIO_PCI_MSIX_IRQ_INDEX)?;
         let vectors = match flags_msix & vfio::VFIO_IRQ_INFO_EVENTFD {
             0 => 0,
@@ -226,6 +230,39 @@ impl Device {
     }
 }
 
+/// Disables a controller that somebody left enabled, before it may do DMA: where it cannot be
+/// reset, opening it does not, and the addresses that it has from before may be somebody else's
+/// memory in this space. Usually it is disabled already. `bar0` is where its registers begin.
+fn quiesce(file: &File, bar0: u64) -> Result<(), String> {
+    let fail = |error: io::Error| format!("its registers cannot be reached: {error}");
+    let read = |offset: usize| {
+        let mut bytes = [0; 4];
+        let read = file.read_exact_at(&mut bytes, bar0 + offset as u64);
+        read.map(|()| u32::from_le_bytes(bytes)).map_err(fail)
+    };
+    let cc = Cc(read(offset::CC)?);
+    // All ones is no controller: whoever looks next will say so.
+    if !cc.en() || cc.0 == u32::MAX {
+        return Ok(());
+    }
+    let bytes = cc.with_en(false).0.to_le_bytes();
+    let written = file.write_all_at(&bytes, bar0 + offset::CC as u64);
+    written.map_err(fail)?;
+    // CAP.TO, in units of 500 ms (NVMe Base 2.0, 3.1.3.1).
+    let timeout = Duration::from_millis(500) * (read(offset::CAP)? >> 24);
+    let deadline = Instant::now() + timeout;
+    let ready = rt::wait(Some(deadline), |_now| match read(offset::CSTS) {
+        Ok(csts) if Csts(csts).rdy() => None,
+        other => Some(other.map(|_csts| ())),
+    });
+    ready.unwrap_or_else(|_| {
+        Err(format!(
+            "it was left enabled, and does not become disabled within {timeout:?}; reset it or \
+             cycle its power"
+        ))
+    })
+}
+
 /// Asks about a region, again with more room where its capabilities need it.
 fn region(file: &File, index: u32) -> Result<RegionInfo, String> {
     let mut room = 32;
@@ -246,4 +283,46 @@ fn irq(file: &File, index: u32) -> Result<(u32, u32), String> {
     let asked = kernel::ask(file.as_fd(), Request::IrqInfo, &[0, index, 0], 0);
     let (_, bytes) = asked.map_err(|error| format!("interrupt {index}: {error}"))?;
     info::irq(&bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const BAR0: u64 = 0x1000;
+
+    fn registers(cc: u32, csts: u32) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(BAR0 + 0x2000).unwrap();
+        // CAP.TO of zero: no time is given.
+        for (at, value) in [(offset::CC, cc), (offset::CSTS, csts)] {
+            file.write_all_at(&value.to_le_bytes(), BAR0 + at as u64)
+                .unwrap();
+        }
+        file
+    }
+
+    fn cc(file: &File) -> u32 {
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, BAR0 + offset::CC as u64)
+            .unwrap();
+        u32::from_le_bytes(bytes)
+    }
+
+    /// A controller that somebody left enabled is disabled before it may do DMA, or is not had.
+    #[test]
+    fn what_was_left_enabled_is_disabled_first() {
+        let left = registers(0x0046_0001, 0);
+        quiesce(&left, BAR0).unwrap();
+        assert_eq!(cc(&left), 0x0046_0000, "nothing but EN");
+        let stuck = registers(0x0046_0001, 1);
+        let error = quiesce(&stuck, BAR0).unwrap_err();
+        assert!(error.contains("left enabled"), "{error}");
+        for untouched in [0, 0x0046_0000, u32::MAX] {
+            let file = registers(untouched, 1);
+            quiesce(&file, BAR0).unwrap();
+            assert_eq!(cc(&file), untouched);
+        }
+    }
 }

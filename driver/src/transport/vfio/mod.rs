@@ -96,6 +96,7 @@ impl Vfio {
         address: PciAddress,
         space: &DmaSpace,
     ) -> Result<Arc<Self>, String> {
+        let watched = Arc::new(Watched::new().map_err(|error| error.to_string())?);
         let function = places.examine(address)?;
         let way = places.choose(&function)?;
         let (context, file, place) = context::enter(places, &function, way, space.id())?;
@@ -121,7 +122,7 @@ impl Vfio {
         });
         let mut vfio = Self {
             shared: Arc::clone(&shared),
-            watched: Arc::new(Watched::new().map_err(|error| error.to_string())?),
+            watched,
             watcher: None,
         };
         vfio.watch().map_err(|error| {

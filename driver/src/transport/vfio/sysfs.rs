@@ -75,7 +75,7 @@ impl Places {
             );
         };
         match link(&folder.join("driver")).as_deref() {
-            Some("vfio-pci") => {}
+            Some(driver) if is_vfio(driver) => {}
             Some(other) => {
                 return Err(format!(
                     "it belongs to the driver {other}; `underpin bind pci:{address}` (as root) gives it to VFIO"
@@ -105,7 +105,7 @@ impl Places {
             .flatten()
             .filter_map(|device| {
                 let driver = link(&device.path().join("driver"))?;
-                let fits = matches!(driver.as_str(), "vfio-pci" | "pci-stub" | "pcieport");
+                let fits = is_vfio(&driver) || matches!(driver.as_str(), "pci-stub" | "pcieport");
                 let name = device.file_name().to_string_lossy().into_owned();
                 (!fits).then(|| format!("{name} (driver {driver})"))
             })
@@ -160,6 +160,11 @@ impl Places {
         }
         Ok(())
     }
+}
+
+/// VFIO's own driver, or one made of it for some devices, such as `mlx5_vfio_pci`.
+fn is_vfio(driver: &str) -> bool {
+    driver.replace('_', "-").ends_with("vfio-pci")
 }
 
 /// Why a node cannot be opened, and what to do.
@@ -364,6 +369,7 @@ mod tests {
         let system = System::new();
         system.function("0000:00:04.1", None);
         system.function("0000:00:04.2", Some("vfio-pci"));
+        system.function("0000:00:04.3", Some("mlx5_vfio_pci"));
         system.open().unwrap();
     }
 
