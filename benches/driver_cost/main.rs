@@ -8,6 +8,7 @@
 //! cargo bench --bench driver_cost -- --bless   makes the counts the committed baseline
 //! cargo bench --bench driver_cost -- --markers only what may run between the markers
 //! cargo bench --bench driver_cost -- --vfio-user only the rows over vfio-user
+//! cargo bench --bench driver_cost -- --depth 128 only the rows of both cores at this depth
 //! cargo bench --bench driver_cost -- --sums    only whether the device reads what was submitted
 //! ```
 #![forbid(unsafe_code)]
@@ -37,6 +38,9 @@ const DRIVER_ONLY_NS_MOST: f64 = 40.0;
 const TWO_CORES_LEAST: f64 = 0.6;
 const POOL_NS_MOST: f64 = 5.0;
 
+/// Reads in flight where two cores work.
+const DEPTHS: [u16; 3] = [1, 32, 128];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // cargo bench adds --bench.
@@ -52,7 +56,11 @@ fn main() -> ExitCode {
         ["--bless"] => counts(Against::Bless),
         ["--markers"] => counts(Against::Nothing),
         ["--sums"] => sums(),
-        ["--vfio-user"] => held_when_quiet(over_vfio_user),
+        ["--vfio-user"] => held_when_quiet(|cores| over_vfio_user(&DEPTHS, cores)),
+        ["--depth", depth] => depth
+            .parse()
+            .map_err(Into::into)
+            .and_then(|depth| held_when_quiet(|cores| at_depths(&[depth], cores))),
         // This program as the server.
         ["--serve", path] => vfio_user::serve(path.as_ref()).map(|()| Vec::new()),
         // This program under callgrind.
@@ -62,7 +70,7 @@ fn main() -> ExitCode {
             .and_then(|depth| one_core::count(depth).map(|()| Vec::new())),
         _ => {
             eprintln!(
-                "usage: driver_cost [--times | --gate | --bless | --markers | --vfio-user | --sums]"
+                "usage: driver_cost [--times | --gate | --bless | --markers | --vfio-user | --depth N | --sums]"
             );
             return ExitCode::from(2);
         }
@@ -92,7 +100,7 @@ fn everything() -> Failures {
 }
 
 /// Takes times, and holds them to their bars if nobody else used the machine meanwhile.
-fn held_when_quiet(times: fn(Option<Cores>) -> Failures) -> Failures {
+fn held_when_quiet(times: impl FnOnce(Option<Cores>) -> Failures) -> Failures {
     let cores = Cores::choose();
     match cores {
         Some(cores) => {
@@ -165,10 +173,17 @@ fn times(cores: Option<Cores>) -> Failures {
             beyond_ns.median
         ));
     }
+    missed.extend(at_depths(&DEPTHS, cores)?);
+    Ok(missed)
+}
+
+/// Two cores, in one process and in two.
+fn at_depths(depths: &[u16], cores: Option<Cores>) -> Failures {
+    let mut missed = Vec::new();
     println!(
         "\ntwo threads: driver and emulator, against a bare ring pair; million reads of 4 KiB a second"
     );
-    for depth in [1, 32, 128] {
+    for &depth in depths {
         let two = two_cores::two_cores(depth, cores)?;
         let million = |spread: rounds::Spread| rounds::Spread {
             p10: spread.p10 / 1e6,
@@ -199,17 +214,17 @@ fn times(cores: Option<Cores>) -> Failures {
             ));
         }
     }
-    missed.extend(over_vfio_user(cores)?);
+    missed.extend(over_vfio_user(depths, cores)?);
     Ok(missed)
 }
 
 /// The same, with the emulator in another process.
-fn over_vfio_user(cores: Option<Cores>) -> Failures {
+fn over_vfio_user(depths: &[u16], cores: Option<Cores>) -> Failures {
     let mut missed = Vec::new();
     println!(
         "\ntwo processes: driver and served emulator over vfio-user, against a bare ring pair; million reads of 4 KiB a second"
     );
-    for depth in [1, 32, 128] {
+    for &depth in depths {
         let found = vfio_user::vfio_user(depth, cores)?;
         let million = |spread: rounds::Spread| rounds::Spread {
             p10: spread.p10 / 1e6,

@@ -117,6 +117,16 @@ impl Bus {
         Some(mapping)
     }
 
+    /// Where the mapping begins that data was last found in, and how far behind that its last byte
+    /// lies, if it may be written. `None` too when somebody wants to hear of each access.
+    #[inline(always)]
+    pub(crate) fn last_found(&self, map: &Mappings) -> Option<(u64, u64)> {
+        let [Remembered { first, last, index }, ..] = self.remembered;
+        let writable = map.list.get(index)?.access == Access::ReadWrite;
+        let span = last.checked_sub(first)?;
+        (writable && self.referee.is_none()).then_some((first, span))
+    }
+
     /// The mapping and how many of `len_bytes` bytes from `iova` on lie in it, if the access is
     /// allowed there. Told to the referee; counted.
     #[inline(always)]

@@ -14,6 +14,7 @@ use crate::iommu::Mappings;
 use crate::job::{Begun, Job, Outgoing};
 use crate::namespace::Namespace;
 use crate::nvm::{self, Limits, Transfer};
+use crate::plain::{self, Done, PlainRead};
 use crate::queues::{Cq, Look, Sq};
 use crate::sgl::SglSupport;
 use crate::shadow::ShadowPages;
@@ -72,7 +73,7 @@ enum Phase {
 }
 
 /// Completions written at a time, so that those of a burst share their cache lines' way.
-const BURST: usize = 8;
+const BURST: usize = plain::BURST;
 /// Bytes moved for one queue in one batch, before others have their turn and the IOMMU's table is
 /// let go. A single command may exceed it.
 const BATCH_BYTES: u64 = 4 << 20;
@@ -532,6 +533,23 @@ impl Machine {
         self.stats.sqe_sum = self.stats.sqe_sum.wrapping_add(sum);
     }
 
+    /// Executes what plain reads there are at the head of a queue. Both queues are open. Returns
+    /// how many.
+    #[inline(always)]
+    fn execute_plain(&mut self, cx: &Cx<'_>, sq: &mut Sq, cq: &mut Cq, most: usize) -> usize {
+        let (bus, limits) = (&self.bus, &self.limits);
+        let plain = PlainRead::like_next(sq, bus, cx.map, &self.namespaces, limits);
+        let Some(plain) = plain else { return 0 };
+        let Done { reads, bytes, sum } = plain.run(sq, cq, most);
+        self.bus.bytes_to_host += bytes;
+        let stats = &mut self.stats;
+        stats.sqes += reads as u64;
+        stats.sqe_sum = stats.sqe_sum.wrapping_add(sum);
+        stats.reads += reads as u64;
+        stats.completions += reads as u64;
+        reads
+    }
+
     #[inline(always)]
     fn serve_taken(&mut self, cx: &Cx<'_>, sq: &mut Sq, budget: usize) -> usize {
         if !self.look_at_tail(cx, sq) {
@@ -594,6 +612,11 @@ impl Machine {
                 break;
             }
             cq.waiting = false;
+            let plain = self.execute_plain(cx, sq, cq, budget - done);
+            if plain != 0 {
+                done += plain;
+                continue;
+            }
             // Admin commands one by one: each may change what the next one meets.
             let most = if sq.qid == 0 { 1 } else { BURST };
             let burst = (cq.room() as usize).min(most).min(budget - done);

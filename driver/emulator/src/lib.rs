@@ -34,6 +34,7 @@ mod media;
 mod mischief;
 mod namespace;
 mod nvm;
+mod plain;
 mod power;
 mod queues;
 mod referee;

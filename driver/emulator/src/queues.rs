@@ -5,6 +5,7 @@ use crate::bus::{Blocked, Bus, Who};
 use crate::doorbells::DoorbellPage;
 use crate::iommu::{Direction, Mappings};
 use crate::shadow::{ShadowPages, ShadowWords};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use underpin_dma::{Records, barrier};
@@ -189,6 +190,30 @@ impl Sq {
         Some(words)
     }
 
+    /// The first word of the entry at the head. The queue is open and not empty.
+    #[inline(always)]
+    pub(crate) fn next_word(&self) -> Option<u64> {
+        Some(self.ring.as_ref()?.read_word(self.head as usize, 0))
+    }
+
+    /// Where up to `count` entries from the head on lie, not over the ring's end. The queue is open.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, count: usize) -> Option<(&Records<8>, Range<usize>)> {
+        let (head, tail) = (self.head as usize, self.tail as usize);
+        let entries = self.entries as usize;
+        let end = if tail < head { entries } else { tail };
+        Some((self.ring.as_ref()?, head..end.min(head + count)))
+    }
+
+    /// Moves on by `count` entries that [`ahead`](Self::ahead) gave.
+    #[inline(always)]
+    pub(crate) const fn pass(&mut self, count: usize) {
+        self.head += count as u32;
+        if self.head == self.entries {
+            self.head = 0;
+        }
+    }
+
     /// Says that the next `count` entries are going to be read soon, as far as they are there.
     #[inline(always)]
     pub(crate) fn expect(&self, count: u32) {
@@ -339,6 +364,32 @@ impl Cq {
         self.tail += 1;
         if self.tail == self.entries {
             self.tail = 0;
+            self.phase = !self.phase;
+        }
+    }
+
+    /// Writes completions of commands that succeeded. The queue is open and has room for them.
+    #[inline(always)]
+    pub(crate) fn post_successes(&mut self, cids: &[u64], sq_head: u16, sqid: u16) {
+        let Some(ring) = &self.ring else { return };
+        let same = u64::from(sq_head) | u64::from(sqid) << 16;
+        let put = |cids: &[u64], from: u32, phase: bool| {
+            let same = same | u64::from(phase) << 48;
+            for (at, cid) in (from as usize..).zip(cids) {
+                let place = ring.record(at);
+                place.store(0, 0);
+                // Data and the first half are there before the phase says so.
+                barrier::write();
+                place.store(1, same | cid << 32);
+            }
+        };
+        let lap = cids.len().min((self.entries - self.tail) as usize);
+        let (lap, rest) = cids.split_at(lap);
+        put(lap, self.tail, self.phase);
+        self.tail += lap.len() as u32;
+        if self.tail == self.entries {
+            put(rest, 0, !self.phase);
+            self.tail = rest.len() as u32;
             self.phase = !self.phase;
         }
     }
