@@ -4,6 +4,16 @@ use underpin_nvme_spec::NvmOpcode;
 use underpin_nvme_spec::identify::IdentifyNvmController;
 
 /// Optional commands, and the limits of those that have no data to be limited by MDTS.
+///
+/// ```
+/// use underpin_emulator::{Abilities, EmulatorConfig};
+///
+/// // Write Zeroes and nothing else of what is optional.
+/// let text: EmulatorConfig = "oncs=0x8,format=off".parse()?;
+/// let same = Abilities { oncs: 0x8, format: false, ..Abilities::default() };
+/// assert_eq!(text.abilities, same);
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// Optional NVM commands, as bits of ONCS (NVMe Base 2.0, figure 275): 0 Compare, 2 Dataset

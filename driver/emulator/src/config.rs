@@ -11,6 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What keeps a namespace's blocks.
+///
+/// ```
+/// use underpin_emulator::{EmulatorConfig, Media};
+///
+/// let config: EmulatorConfig = "ns=3,ns1.file=a.img,ns2.media=null".parse()?;
+/// let media: Vec<_> = config.namespaces.iter().map(|one| one.media.clone()).collect();
+/// assert_eq!(media, [Media::File("a.img".into()), Media::Null, Media::Ram]);
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Media {
     /// Memory, gone with the emulator.
@@ -25,6 +34,21 @@ pub enum Media {
 }
 
 /// One namespace.
+///
+/// ```
+/// use underpin_emulator::{Emulator, EmulatorConfig, Media, NamespaceConfig};
+///
+/// let namespace = NamespaceConfig {
+///     size_bytes: Some(64 << 20),
+///     lba_bytes: 4096,
+///     media: Media::Null,
+///     ..NamespaceConfig::default()
+/// };
+/// let namespaces = vec![namespace.clone(), namespace];
+/// let emulator = Emulator::new(EmulatorConfig { namespaces, ..EmulatorConfig::default() })?;
+/// # drop(emulator);
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceConfig {
     /// How many bytes it holds, rounded down to whole blocks; `None`: the length of an existing
@@ -421,6 +445,18 @@ impl FromStr for EmulatorConfig {
 
 impl EmulatorConfig {
     /// A configuration with one `ram` namespace of `size_bytes` and blocks of `lba_bytes`.
+    ///
+    /// ```
+    /// use underpin_emulator::{EmulatorConfig, Referee};
+    ///
+    /// let config = EmulatorConfig::ram(16 << 20, 512)
+    ///     .named("mine")
+    ///     .with_seed(7)
+    ///     .with_fault("drop@op=write+nth=3".parse()?)
+    ///     .with_referee(Referee::new());
+    /// assert_eq!((config.name.as_str(), config.seed, config.faults.len()), ("mine", 7, 1));
+    /// # Ok::<(), underpin_emulator::FaultParseError>(())
+    /// ```
     pub fn ram(size_bytes: u64, lba_bytes: u32) -> Self {
         Self {
             namespaces: vec![NamespaceConfig {

@@ -62,6 +62,36 @@ struct Handle {
 /// emulator.stop()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// What a host does to find it and to reach it, and what can be asked of it meanwhile:
+///
+/// ```
+/// use underpin_dma::DmaSpace;
+/// use underpin_dma::rt::Event;
+/// use underpin_emulator::Emulator;
+///
+/// let emulator = Emulator::new("size=1m,queues=2,fault=never-ready@op=enable".parse()?)?;
+/// let space = DmaSpace::new();
+/// let attachment = space.attach(emulator.mapper())?;
+///
+/// // MSI-X: a vector for the admin queue and one for each I/O queue.
+/// assert_eq!(emulator.vector_count(), 3);
+/// assert!(emulator.set_vector(0, Some(Event::new()?)));
+/// assert!(emulator.mask_vector(0, true) && !emulator.mask_vector(3, true));
+///
+/// let mut core = emulator.inline_core();
+/// emulator.write32(0x14, 0x0046_0001); // CC.EN, and it will never be ready.
+/// core.run_batch();
+/// assert_eq!(emulator.read32(0x1c) & 1, 0);
+/// assert_eq!(emulator.faults()[0].fired, 1);
+/// assert_eq!(emulator.stats().completions, 0);
+/// assert!(emulator.iommu_faults().is_empty());
+///
+/// emulator.remove();
+/// assert_eq!(emulator.read64(0x00), u64::MAX, "CAP of a device that is gone");
+/// # drop(attachment);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Emulator(Arc<Handle>);
 
@@ -134,6 +164,15 @@ impl Emulator {
     /// # Errors
     /// [`EmulatorError::Started`] when it was started already; [`EmulatorError::Thread`] when the
     /// operating system grants no thread.
+    ///
+    /// ```
+    /// use underpin_emulator::{Emulator, EmulatorError};
+    ///
+    /// let emulator = Emulator::new("size=1m".parse()?)?;
+    /// emulator.start_thread()?;
+    /// assert!(matches!(emulator.start_thread(), Err(EmulatorError::Started)));
+    /// # Ok::<(), EmulatorError>(())
+    /// ```
     pub fn start_thread(&self) -> Result<(), EmulatorError> {
         let mut runner = self.0.runner.lock();
         let core = self.take_core(&mut runner).ok_or(EmulatorError::Started)?;
@@ -149,6 +188,23 @@ impl Emulator {
 
     /// Runs the controller on the calling thread, whenever that thread is inside
     /// [`rt::wait`]. Does nothing when the controller was started already.
+    ///
+    /// ```
+    /// use underpin_dma::rt;
+    /// use underpin_emulator::Emulator;
+    ///
+    /// let emulator = Emulator::new("size=1m".parse()?)?;
+    /// emulator.start_local();
+    /// emulator.write32(0x24, 0x000f_000f); // AQA: admin queues of 16 entries,
+    /// emulator.write64(0x28, 0x10_0000); // ASQ and ACQ: somewhere.
+    /// emulator.write64(0x30, 0x20_0000);
+    /// emulator.write32(0x14, 0x0046_0001); // CC.EN
+    /// // This wait runs the controller.
+    /// let deadline = rt::Instant::now() + std::time::Duration::from_secs(10);
+    /// let ready = rt::wait(Some(deadline), |_now| (emulator.read32(0x1c) & 1 == 1).then_some(()));
+    /// assert!(ready.is_ok());
+    /// # Ok::<(), underpin_emulator::EmulatorError>(())
+    /// ```
     pub fn start_local(&self) {
         let mut runner = self.0.runner.lock();
         let Some(core) = self.take_core(&mut runner) else {
@@ -259,6 +315,19 @@ impl Emulator {
     }
 
     /// Adds a fault. Commands whose doorbell is rung after this call meet it.
+    ///
+    /// ```
+    /// use underpin_emulator::Emulator;
+    ///
+    /// let emulator = Emulator::new("size=1m".parse()?)?;
+    /// let mut core = emulator.inline_core();
+    /// emulator.inject("cfs@op=enable".parse()?);
+    /// emulator.write32(0x14, 0x0046_0001); // CC.EN
+    /// core.run_batch();
+    /// assert_eq!(emulator.read32(0x1c) & 2, 2, "CSTS.CFS");
+    /// assert_eq!(emulator.faults()[0].fired, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn inject(&self, fault: Fault) {
         self.0.shared.faults.add(fault);
     }
@@ -345,6 +414,45 @@ fn bar(config: &EmulatorConfig) -> Bar {
 ///
 /// It takes one lock a batch, allocates nothing for reads, writes and flushes, and reads no clock
 /// while no fault is armed.
+///
+/// A host of a few lines, and one command:
+///
+/// ```
+/// use std::sync::atomic::Ordering::Relaxed;
+/// use underpin_dma::{DmaSpace, Records, barrier};
+/// use underpin_emulator::Emulator;
+/// use underpin_nvme_spec::admin::{Cns, Identify};
+/// use underpin_nvme_spec::{Cid, Cqe};
+///
+/// let emulator = Emulator::new("size=1m".parse()?)?;
+/// let mut core = emulator.inline_core();
+/// let space = DmaSpace::new();
+/// let attachment = space.attach(emulator.mapper())?;
+/// let (sq, cq, page) = (space.alloc(4096, 4096)?, space.alloc(4096, 4096)?, space.alloc(4096, 4096)?);
+///
+/// emulator.write32(0x24, 0x000f_000f); // AQA: 16 entries each.
+/// emulator.write64(0x28, sq.iova().get());
+/// emulator.write64(0x30, cq.iova().get());
+/// emulator.write32(0x14, 0x0046_0001); // CC.EN
+/// core.run_batch();
+///
+/// let identify = Identify { cns: Cns::CONTROLLER, prp1: page.iova().get(), ..Identify::default() };
+/// let ring = Records::<8>::new(sq.slice()?, 16)?;
+/// ring.write(0, identify.to_sqe().with_cid(Cid(7)).as_u64s());
+/// barrier::write();
+/// emulator.write32(0x1000, 1); // The admin queue's tail.
+/// core.run_batch();
+///
+/// let cqe = Cqe::from_u64s(Records::<2>::new(cq.slice()?, 16)?.read(0));
+/// assert!(cqe.phase() && cqe.status().is_success());
+/// assert_eq!(cqe.cid(), Cid(7));
+/// let mut model = [0; 8];
+/// page.copy_to(24, &mut model)?;
+/// assert_eq!(&model, b"Underpin");
+/// assert!(core.before_sleep(), "there is nothing more to do");
+/// # drop(attachment);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct InlineCore {
     core: Option<Box<Core>>,

@@ -3,6 +3,20 @@
 use std::path::PathBuf;
 
 /// Why an emulator could not be made or started.
+///
+/// ```
+/// use underpin_emulator::{Emulator, EmulatorConfig, EmulatorError};
+///
+/// let error = "lba=520".parse::<EmulatorConfig>().unwrap_err();
+/// assert!(matches!(error, EmulatorError::Option { .. }));
+///
+/// let missing = "file=/nowhere/a.img,size=1m".parse()?;
+/// match Emulator::new(missing) {
+///     Err(EmulatorError::File { path, .. }) => assert_eq!(path.to_str(), Some("/nowhere/a.img")),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), EmulatorError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmulatorError {

@@ -12,6 +12,14 @@ use underpin_dma::rt::{Instant, Rng};
 
 /// What a power cut leaves of writes that were not flushed. Blocks are written whole or not at
 /// all, and so are writes within the power fail atomic write unit.
+///
+/// ```
+/// use underpin_emulator::{Fault, FaultKind, PowerLoss};
+///
+/// let fault: Fault = "power-cut:torn@op=flush".parse()?;
+/// assert_eq!(fault.kind, FaultKind::PowerCut(PowerLoss::Torn));
+/// # Ok::<(), underpin_emulator::FaultParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PowerLoss {
@@ -28,6 +36,17 @@ pub enum PowerLoss {
 
 /// What goes wrong.
 ///
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_emulator::{Fault, FaultKind};
+///
+/// let fault: Fault = "late-dma:1ms@op=read".parse()?;
+/// assert_eq!(fault.kind, FaultKind::LateDma(Duration::from_millis(1)));
+/// assert_eq!(fault.kind.name(), "late-dma");
+/// assert!(fault.kind.ordinal() < FaultKind::COUNT);
+/// # Ok::<(), underpin_emulator::FaultParseError>(())
+/// ```
 #[doc = include_str!("../FAULTS.md")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -183,6 +202,14 @@ impl FaultKind {
 }
 
 /// Which occasions a fault looks at.
+///
+/// ```
+/// use underpin_emulator::{Fault, FaultOp};
+///
+/// let fault: Fault = "drop@op=0x84".parse()?;
+/// assert_eq!(fault.trigger.op, FaultOp::Opcode(0x84));
+/// # Ok::<(), underpin_emulator::FaultParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FaultOp {
@@ -215,6 +242,17 @@ pub enum FaultOp {
 }
 
 /// When a fault fires: at occasions that match all of its conditions.
+///
+/// ```
+/// use underpin_emulator::{Fault, FaultKind, FaultOp, Trigger};
+///
+/// let trigger = Trigger::FIRST.on_queue(1).on(FaultOp::Read).in_blocks(0, 99);
+/// let fault = Fault::new(FaultKind::Drop, trigger.from_nth(3).times(2));
+/// assert_eq!(fault, "drop@q=1+op=read+lba=0-99+nth=3+count=2".parse()?);
+/// let rare = Fault::new(FaultKind::Drop, Trigger::FIRST.with_chance(1, 1000).always());
+/// assert_eq!(rare.trigger.chance, Some((1, 1000)));
+/// # Ok::<(), underpin_emulator::FaultParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Trigger {
@@ -330,12 +368,30 @@ impl Fault {
     ///
     /// # Errors
     /// [`FaultParseError`] naming the place.
+    ///
+    /// ```
+    /// use underpin_emulator::Fault;
+    ///
+    /// let faults = Fault::parse_list("drop@nth=3; delay:5ms@op=flush")?;
+    /// assert_eq!(faults.len(), 2);
+    /// # Ok::<(), underpin_emulator::FaultParseError>(())
+    /// ```
     pub fn parse_list(text: &str) -> Result<Vec<Self>, FaultParseError> {
         language::parse_list(text)
     }
 
     /// A random fault. Every kind is as likely as any other, and its trigger is one that a small
     /// workload (bring-up and a dozen reads and writes) meets.
+    ///
+    /// ```
+    /// use underpin_dma::rt::Rng;
+    /// use underpin_emulator::Fault;
+    ///
+    /// let fault = Fault::random(&mut Rng::seeded(7));
+    /// assert_eq!(fault, Fault::random(&mut Rng::seeded(7)));
+    /// assert_eq!(fault.to_string().parse::<Fault>()?, fault);
+    /// # Ok::<(), underpin_emulator::FaultParseError>(())
+    /// ```
     pub fn random(rng: &mut Rng) -> Self {
         let kind = match rng.below(FaultKind::COUNT as u64) {
             0 => {
@@ -421,6 +477,16 @@ impl Fault {
 }
 
 /// What became of one fault.
+///
+/// ```
+/// use underpin_emulator::Emulator;
+///
+/// let emulator = Emulator::new("size=1m,fault=drop@op=read".parse()?)?;
+/// let report = &emulator.faults()[0];
+/// assert_eq!((report.occasions, report.fired, report.first_fired), (0, 0, None));
+/// assert!(report.to_string().ends_with("fired 0 times at 0 occasions"));
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultReport {

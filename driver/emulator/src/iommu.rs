@@ -9,6 +9,8 @@ use underpin_dma::rt::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard};
 use underpin_dma::{Access, Iova, MapRequest, Mapper, MapperError, Memory};
 
 /// Which way DMA went, seen from the host's memory.
+///
+/// An [`IommuFault`] and a [`Violation`](crate::Violation) say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The device read host memory.
@@ -18,6 +20,26 @@ pub enum Direction {
 }
 
 /// DMA that the IOMMU blocked: the host had not mapped the range, or not with that right.
+///
+/// ```
+/// use underpin_emulator::{Direction, Emulator};
+///
+/// let emulator = Emulator::new("size=1m".parse()?)?;
+/// let mut core = emulator.inline_core();
+/// emulator.write32(0x24, 0x000f_000f); // AQA: queues of 16 entries,
+/// emulator.write64(0x28, 0x10_0000); // ASQ: at IOVAs that nobody has mapped.
+/// emulator.write64(0x30, 0x20_0000);
+/// emulator.write32(0x14, 0x0046_0001); // CC.EN
+/// core.run_batch();
+/// emulator.write32(0x1000, 1);
+/// core.run_batch();
+///
+/// let blocked = emulator.iommu_faults()[0];
+/// assert_eq!((blocked.iova.get(), blocked.direction), (0x10_0000, Direction::FromHost));
+/// assert_eq!((blocked.qid, blocked.cid), (0, None));
+/// assert_eq!(emulator.stats().blocked_dma, 1);
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IommuFault {
     /// Where the access began.

@@ -10,6 +10,8 @@ use underpin_dma::rt::sync::Mutex;
 use underpin_dma::{Iova, MemoryWatch};
 
 /// What the referee objects to.
+///
+/// An example is at [`Violation`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ViolationKind {
     /// DMA for a command after its completion was written: the host may have reused the memory.
@@ -21,6 +23,34 @@ pub enum ViolationKind {
 }
 
 /// One DMA that ought not to have been.
+///
+/// ```
+/// use underpin_dma::DmaSpace;
+/// use underpin_emulator::{Emulator, EmulatorConfig, Referee, ViolationKind};
+///
+/// // The rings lie in memory of which the referee was never told.
+/// let referee = Referee::new();
+/// let config = EmulatorConfig::ram(1 << 20, 512).with_referee(referee.clone());
+/// let emulator = Emulator::new(config)?;
+/// let mut core = emulator.inline_core();
+/// let space = DmaSpace::new();
+/// let attachment = space.attach(emulator.mapper())?;
+/// let ring = space.alloc(8192, 4096)?;
+/// emulator.write32(0x24, 0x000f_000f); // AQA
+/// emulator.write64(0x28, ring.iova().get());
+/// emulator.write64(0x30, ring.iova().get() + 4096);
+/// emulator.write32(0x14, 0x0046_0001); // CC.EN
+/// core.run_batch();
+/// emulator.write32(0x1000, 1);
+/// core.run_batch();
+///
+/// let violation = referee.violations()[0];
+/// assert_eq!(violation.kind, ViolationKind::NeverLent);
+/// assert_eq!((violation.iova, violation.cid), (ring.iova(), None));
+/// assert!(referee.checks() >= referee.violation_count());
+/// # drop(attachment);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// What was wrong with it.

@@ -19,6 +19,15 @@ const LENGTH_INVALID: Status = Status::DATA_SGL_LENGTH_INVALID.with_do_not_retry
 const GRANULARITY_INVALID: Status = Status::SGL_DATA_BLOCK_GRANULARITY_INVALID.with_do_not_retry();
 
 /// What a controller takes of scatter gather lists.
+///
+/// ```
+/// use underpin_emulator::{EmulatorConfig, SglSupport};
+///
+/// let config: EmulatorConfig = "sgl=dword".parse()?;
+/// assert_eq!(config.sgl, SglSupport::Dword);
+/// assert_eq!(EmulatorConfig::default().sgl, SglSupport::Byte);
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SglSupport {
     /// None: every command has PRPs.

@@ -6,6 +6,17 @@ macro_rules! stats {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         underpin_dma::counters! {
             /// Figures of an emulator since it was made.
+            ///
+            /// ```
+            /// use underpin_emulator::Emulator;
+            ///
+            /// let emulator = Emulator::new("size=1m".parse()?)?;
+            /// let mut core = emulator.inline_core();
+            /// emulator.write32(0x1004, 1); // A doorbell of a controller that is not enabled.
+            /// core.run_batch();
+            /// assert_eq!((emulator.stats().doorbell_writes, emulator.stats().completions), (1, 0));
+            /// # Ok::<(), underpin_emulator::EmulatorError>(())
+            /// ```
             pub struct EmulatorStats {
                 $($(#[$doc])* $field,)*
             }

@@ -4,6 +4,14 @@ use crate::Error;
 use serde_json::{Value, json};
 
 /// The limits of one peer: what it can take from the other.
+///
+/// ```
+/// use underpin_vfio_user::Capabilities;
+///
+/// // What holds for a peer that says nothing of itself.
+/// let silent = Capabilities::default();
+/// assert_eq!((silent.max_msg_fds, silent.pgsizes), (1, 4096));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// File descriptors in one message.

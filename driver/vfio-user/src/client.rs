@@ -19,6 +19,15 @@ use underpin_dma::rt::sync::{Mutex, OnceLock};
 use underpin_dma::rt::{self, Instant};
 
 /// Choices about a client.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_vfio_user::{Client, ClientOptions, Error};
+///
+/// let options = ClientOptions { timeout: Duration::from_millis(500) };
+/// let error = Client::connect("/nobody/serves/here.sock".as_ref(), options).unwrap_err();
+/// assert!(matches!(error, Error::Socket { .. }));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
     /// How long each message may take: a request until its reply, a reply from its first byte to
@@ -47,6 +56,95 @@ const MOST_REGION_BYTES: u32 = 32 << 10;
 ///
 /// When a request fails for another reason than [`Error::Refused`], the connection is of no more
 /// use and every later request fails with the same error.
+///
+/// With a server of a device of 4 KiB of registers (that of [`Device`](crate::Device)) at `path`:
+///
+/// ```
+/// use underpin_vfio_user::{Client, ClientOptions, Error, dma_flags, irq};
+///
+/// # use underpin_vfio_user::{Device, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionInfo, SetIrqs};
+/// # use underpin_vfio_user::{Listener, Refusal, ServerOptions, device_flags, region_flags};
+/// # use underpin_dma::rt::{Event, thread};
+/// # use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+/// # struct Scratch([u8; 4096]);
+/// # impl Device for Scratch {
+/// #     fn info(&self) -> DeviceInfo {
+/// #         DeviceInfo { flags: device_flags::PCI | device_flags::RESET, num_regions: 1, num_irqs: 3, ..DeviceInfo::default() }
+/// #     }
+/// #     fn region(&self, index: u32) -> Option<RegionInfo> {
+/// #         let flags = region_flags::READ | region_flags::WRITE;
+/// #         (index == 0).then(|| RegionInfo { flags, size: 4096, ..RegionInfo::default() })
+/// #     }
+/// #     fn region_file(&mut self, _: u32) -> Option<BorrowedFd<'_>> { None }
+/// #     fn irq(&self, index: u32) -> Option<IrqInfo> {
+/// #         (index == 2).then(|| IrqInfo { index, flags: 1, count: 4, ..IrqInfo::default() })
+/// #     }
+/// #     fn read(&mut self, _: u32, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+/// #         data.copy_from_slice(&self.0[offset as usize..][..data.len()]);
+/// #         Ok(())
+/// #     }
+/// #     fn write(&mut self, _: u32, offset: u64, data: &[u8]) -> Result<(), Refusal> {
+/// #         self.0[offset as usize..][..data.len()].copy_from_slice(data);
+/// #         Ok(())
+/// #     }
+/// #     fn set_irqs(&mut self, _: &SetIrqs, _: &[u8], _: Vec<OwnedFd>) -> Result<(), Refusal> { Ok(()) }
+/// #     fn map(&mut self, _: &DmaMap, _: Option<OwnedFd>) -> Result<(), Refusal> { Ok(()) }
+/// #     fn unmap(&mut self, _: &DmaUnmap) -> Result<(), Refusal> { Err(Refusal::absent("no such range")) }
+/// #     fn reset(&mut self) -> Result<(), Refusal> { self.0.fill(0); Ok(()) }
+/// #     fn gone(&mut self) {}
+/// # }
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("scratch.sock");
+/// # let listener = Listener::bind(&path)?;
+/// # let stop = Event::new()?;
+/// # let stopped = stop.clone();
+/// # let server = thread::spawn("server", move || {
+/// #     listener.serve(&mut Scratch([0; 4096]), ServerOptions::default(), stopped.as_fd())
+/// # })?;
+/// let client = Client::connect(&path, ClientOptions::default())?;
+/// assert_eq!(client.path(), path);
+/// assert!(client.server().max_dma_maps > 0);
+///
+/// // What it is.
+/// assert!(client.is_pci()?);
+/// assert_eq!(client.device_info()?.num_regions, 1);
+/// assert_eq!(client.region_info(0)?.size, 4096);
+/// assert!(client.region_file(0)?.is_none(), "nothing of it can be mapped");
+/// assert_eq!(client.irq_info(irq::MSIX)?.count, 4);
+///
+/// // Its registers.
+/// client.region_write(0, 8, &7_u32.to_ne_bytes())?;
+/// client.region_post(0, 12, &9_u32.to_ne_bytes())?;
+/// let mut both = [0; 8];
+/// client.region_read(0, 8, &mut both)?;
+/// assert_eq!(u64::from_ne_bytes(both), 9 << 32 | 7);
+///
+/// // Interrupts and memory go by descriptor.
+/// let event = Event::new()?;
+/// client.set_irqs(irq::MSIX, 0, &[event.as_fd()])?;
+/// let file = tempfile::tempfile_in("/dev/shm")?;
+/// file.set_len(1 << 20)?;
+/// let map = DmaMap {
+///     flags: dma_flags::READ | dma_flags::WRITE,
+///     address: 4 << 30,
+///     size: 1 << 20,
+///     ..DmaMap::default()
+/// };
+/// client.dma_map(&map, file.as_fd())?;
+/// // This server refuses to give it back; a refusal does no harm to the connection.
+/// let refused = client.dma_unmap(map.address, map.size);
+/// assert!(matches!(refused, Err(Error::Refused { .. })));
+///
+/// client.reset()?;
+/// client.region_read(0, 8, &mut both)?;
+/// assert_eq!(both, [0; 8]);
+/// assert!(client.failure().is_none() && !client.has_ended());
+/// client.end()?;
+/// assert!(client.has_ended());
+/// # stop.signal();
+/// # server.join().expect("no panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     socket: UnixStream,

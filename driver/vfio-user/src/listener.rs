@@ -19,6 +19,20 @@ const BACKLOG: i32 = 16;
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// A socket at a path, to which clients connect. Its file is removed on drop, if it is still ours.
+///
+/// ```
+/// use underpin_vfio_user::{Error, Listener};
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("device.sock");
+/// let listener = Listener::bind(&path)?;
+/// assert_eq!(listener.path(), path);
+/// // Somebody answers there: it is not replaced.
+/// assert!(matches!(Listener::bind(&path), Err(Error::InUse { .. })));
+/// drop(listener);
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,

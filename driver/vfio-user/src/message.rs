@@ -207,6 +207,18 @@ macro_rules! body {
 
 body! {
     /// A range of DMA addresses and what backs it.
+    ///
+    /// ```
+    /// use underpin_vfio_user::{DmaMap, dma_flags};
+    ///
+    /// let map = DmaMap {
+    ///     flags: dma_flags::READ,
+    ///     address: 4 << 30,
+    ///     size: 2 << 20,
+    ///     ..DmaMap::default()
+    /// };
+    /// assert_eq!(map.offset, 0, "from the beginning of its file on");
+    /// ```
     pub struct DmaMap, "DMA_MAP", 32 {
         /// Bytes of this structure.
         argsz: u32,
@@ -231,6 +243,13 @@ pub mod dma_flags {
 
 body! {
     /// A range of DMA addresses to be taken back.
+    ///
+    /// ```
+    /// use underpin_vfio_user::{DmaUnmap, unmap_flags};
+    ///
+    /// let all = DmaUnmap { flags: unmap_flags::ALL, ..DmaUnmap::default() };
+    /// assert_eq!((all.address, all.size), (0, 0), "they do not count then");
+    /// ```
     pub struct DmaUnmap, "DMA_UNMAP", 24 {
         /// Bytes of this structure.
         argsz: u32,
@@ -253,6 +272,18 @@ pub mod unmap_flags {
 
 body! {
     /// What a device is.
+    ///
+    /// ```
+    /// use underpin_vfio_user::{DeviceInfo, device_flags, irq};
+    ///
+    /// let info = DeviceInfo {
+    ///     flags: device_flags::PCI | device_flags::RESET,
+    ///     num_regions: 9,
+    ///     num_irqs: irq::PCI_KINDS,
+    ///     ..DeviceInfo::default()
+    /// };
+    /// assert_ne!(info.flags & device_flags::PCI, 0);
+    /// ```
     pub struct DeviceInfo, "device info", 16 {
         /// Bytes of this structure.
         argsz: u32,
@@ -300,6 +331,13 @@ pub mod region_flags {
 
 body! {
     /// A kind of interrupts.
+    ///
+    /// ```
+    /// use underpin_vfio_user::{IrqInfo, irq};
+    ///
+    /// let msix = IrqInfo { index: irq::MSIX, flags: irq::CAN_EVENTFD, count: 17, ..IrqInfo::default() };
+    /// assert_eq!(msix.flags & irq::MASKABLE, 0);
+    /// ```
     pub struct IrqInfo, "interrupt info", 16 {
         /// Bytes of this structure.
         argsz: u32,
@@ -314,6 +352,19 @@ body! {
 
 body! {
     /// What is to be done with interrupts.
+    ///
+    /// ```
+    /// use underpin_vfio_user::{SetIrqs, irq};
+    ///
+    /// // Tie vectors 0 to 3 to four eventfds, which come with the message.
+    /// let tie = SetIrqs {
+    ///     flags: irq::DATA_EVENTFD | irq::TRIGGER,
+    ///     index: irq::MSIX,
+    ///     count: 4,
+    ///     ..SetIrqs::default()
+    /// };
+    /// assert_eq!(tie.start, 0);
+    /// ```
     pub struct SetIrqs, "DEVICE_SET_IRQS", 20 {
         /// Bytes of this structure.
         argsz: u32,

@@ -4,6 +4,15 @@ use crate::Error;
 use crate::message::{Fields, RegionHead, region_flags};
 
 /// A part of a region that can be mapped.
+///
+/// ```
+/// use underpin_vfio_user::{Area, RegionInfo};
+///
+/// // The doorbells of BAR0 alone.
+/// let areas = vec![Area { offset: 0x1000, size: 0x1000 }];
+/// let bar0 = RegionInfo { size: 0x4000, areas, ..RegionInfo::default() };
+/// assert!(bar0.areas.iter().all(|area| area.offset + area.size <= bar0.size));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
     /// Where it begins in the region.
@@ -13,6 +22,13 @@ pub struct Area {
 }
 
 /// What a region is.
+///
+/// ```
+/// use underpin_vfio_user::{RegionInfo, region_flags};
+///
+/// let read_only = RegionInfo { flags: region_flags::READ, size: 256, ..RegionInfo::default() };
+/// assert!(read_only.flags & region_flags::WRITE == 0 && read_only.areas.is_empty());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionInfo {
     /// See [`region_flags`](crate::region_flags).

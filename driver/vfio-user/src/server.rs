@@ -17,6 +17,83 @@ use underpin_dma::rt::Instant;
 
 /// A device that can be served. Everything in a request comes from a peer: whatever it says,
 /// the answer is a result or a [`Refusal`].
+///
+/// A device of 4 KiB of registers, served to a client of this process:
+///
+/// ```
+/// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+/// use underpin_dma::rt::{Event, thread};
+/// use underpin_vfio_user::{
+///     Client, ClientOptions, Device, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, Listener, Refusal,
+///     RegionInfo, ServerOptions, SetIrqs, device_flags, region_flags,
+/// };
+///
+/// struct Scratch([u8; 4096]);
+///
+/// impl Device for Scratch {
+///     fn info(&self) -> DeviceInfo {
+///         DeviceInfo { flags: device_flags::PCI, num_regions: 1, ..DeviceInfo::default() }
+///     }
+///     fn region(&self, index: u32) -> Option<RegionInfo> {
+///         let flags = region_flags::READ | region_flags::WRITE;
+///         (index == 0).then(|| RegionInfo { flags, size: 4096, ..RegionInfo::default() })
+///     }
+///     fn region_file(&mut self, _index: u32) -> Option<BorrowedFd<'_>> {
+///         None
+///     }
+///     fn irq(&self, _index: u32) -> Option<IrqInfo> {
+///         None
+///     }
+///     // The server has checked that the range lies within the region.
+///     fn read(&mut self, _region: u32, offset: u64, data: &mut [u8]) -> Result<(), Refusal> {
+///         data.copy_from_slice(&self.0[offset as usize..][..data.len()]);
+///         Ok(())
+///     }
+///     fn write(&mut self, _region: u32, offset: u64, data: &[u8]) -> Result<(), Refusal> {
+///         self.0[offset as usize..][..data.len()].copy_from_slice(data);
+///         Ok(())
+///     }
+///     fn set_irqs(&mut self, _: &SetIrqs, _: &[u8], _: Vec<OwnedFd>) -> Result<(), Refusal> {
+///         Err(Refusal::absent("it has no interrupts"))
+///     }
+///     fn map(&mut self, _map: &DmaMap, _file: Option<OwnedFd>) -> Result<(), Refusal> {
+///         Ok(()) // It does no DMA.
+///     }
+///     fn unmap(&mut self, _unmap: &DmaUnmap) -> Result<(), Refusal> {
+///         Ok(())
+///     }
+///     fn reset(&mut self) -> Result<(), Refusal> {
+///         Err(Refusal::unsupported("it has no reset"))
+///     }
+///     fn gone(&mut self) {
+///         self.0.fill(0);
+///     }
+/// }
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("scratch.sock");
+/// let listener = Listener::bind(&path)?;
+/// let stop = Event::new()?;
+/// let stopped = stop.clone();
+/// let server = thread::spawn("server", move || {
+///     listener.serve(&mut Scratch([0; 4096]), ServerOptions::default(), stopped.as_fd())
+/// })?;
+///
+/// for _ in 0..2 {
+///     let client = Client::connect(&path, ClientOptions::default())?;
+///     let mut word = [1; 4];
+///     client.region_read(0, 0, &mut word)?;
+///     assert_eq!(word, [0; 4], "nothing is left of the client before");
+///     client.region_write(0, 0, &[7; 4])?;
+///     client.region_read(0, 0, &mut word)?;
+///     assert_eq!(word, [7; 4]);
+///     assert!(client.reset().is_err());
+///     client.end()?;
+/// }
+/// stop.signal();
+/// server.join().expect("no panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Device {
     /// What the device is.
     fn info(&self) -> DeviceInfo;
@@ -78,6 +155,14 @@ pub trait Device {
 }
 
 /// Choices about a server.
+///
+/// ```
+/// use std::time::Duration;
+/// use underpin_vfio_user::ServerOptions;
+///
+/// let strict = ServerOptions { timeout: Duration::from_millis(100), ..ServerOptions::default() };
+/// assert_eq!(strict.max_dma_maps, 768);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ServerOptions {
     /// How long a client may take for a message that it has begun, for its first message, and

@@ -17,6 +17,19 @@ pub(crate) const ASYNC_EVENTS: u8 = 4;
 
 /// Something that happens to a controller without a command: for tests of what its host makes of
 /// it.
+///
+/// ```
+/// use underpin_emulator::{Emulator, Notice};
+/// use underpin_nvme_spec::log::CriticalWarning;
+///
+/// let emulator = Emulator::new("size=1m".parse()?)?;
+/// emulator.start_thread()?;
+/// // The host reads them in the SMART log, and is told if it has asked for events.
+/// emulator.notify(Notice::Temperature(273 + 90));
+/// emulator.notify(Notice::Warnings(CriticalWarning(0x01)));
+/// emulator.notify(Notice::NamespaceChanged(1));
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice {

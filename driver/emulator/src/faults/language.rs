@@ -7,6 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// A fault could not be read.
+///
+/// ```
+/// use underpin_emulator::Fault;
+///
+/// let error = "drop@opp=read".parse::<Fault>().unwrap_err();
+/// assert_eq!(error.at, "drop@".len());
+/// assert!(error.what.contains("did you mean `op`"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("fault {text:?}, at {place:?} (byte {at}): {what}")]
 pub struct FaultParseError {

@@ -34,6 +34,13 @@ use underpin_vfio_user::{
 };
 
 /// Choices about serving.
+///
+/// ```
+/// use underpin_emulator::serve::ServeOptions;
+///
+/// let for_spdk = ServeOptions { allow_unsealed: true, ..ServeOptions::default() };
+/// assert!(!ServeOptions::default().allow_unsealed && for_spdk.allow_unsealed);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServeOptions {
     /// Take memory whose owner could shrink it, too, as SPDK and QEMU give it. Such a client can
@@ -44,6 +51,15 @@ pub struct ServeOptions {
 }
 
 /// Why a controller cannot be served.
+///
+/// ```
+/// use underpin_emulator::serve::{ServeError, ServeOptions, Served};
+///
+/// let path = "/nowhere/nvme.sock".as_ref();
+/// let error = Served::bind(path, "size=1m".parse()?, ServeOptions::default()).unwrap_err();
+/// assert!(matches!(error, ServeError::Socket(_)));
+/// # Ok::<(), underpin_emulator::EmulatorError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -59,6 +75,32 @@ pub enum ServeError {
 }
 
 /// A controller and the socket at which it is served.
+///
+/// ```
+/// use underpin_dma::rt::{Event, thread};
+/// use underpin_emulator::serve::{ServeOptions, Served};
+/// use underpin_vfio_user::{Client, ClientOptions};
+///
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("nvme.sock");
+/// let served = Served::bind(&path, "size=1m".parse()?, ServeOptions::default())?;
+/// assert_eq!(served.path(), path);
+/// let emulator = served.emulator().clone();
+/// let stop = Event::new()?;
+/// let stopped = stop.clone();
+/// let server = thread::spawn("server", move || served.run(&stopped))?;
+///
+/// let client = Client::connect(&path, ClientOptions::default())?;
+/// let mut vs = [0; 4];
+/// client.region_read(0, 0x08, &mut vs)?;
+/// assert_eq!(u32::from_le_bytes(vs), emulator.read32(0x08));
+/// client.end()?;
+///
+/// stop.signal();
+/// server.join().expect("no panic")?;
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Served {
     // Dropped first: nobody may connect to a controller that is going.
