@@ -1,5 +1,6 @@
 //! Which processes have a device node open, as far as proc shows them to whoever asks.
 use crate::machine::Machine;
+use crate::sysfs;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
@@ -21,10 +22,15 @@ pub(crate) struct Opener {
     pub(crate) node: usize,
 }
 
-/// Every process that has one of the nodes open; a process once for each node.
+/// Every process that has one of the nodes open, but this one; a process once for each node.
 pub(crate) fn openers(machine: &Machine, nodes: &[Node]) -> Vec<Opener> {
     let mut found = Vec::new();
+    // What was open in the shell that started us is open here, too: the shell is told of.
+    let own = sysfs::link(&machine.proc("self"));
     for pid in machine.processes() {
+        if own.as_ref().is_some_and(|own| *own == pid.to_string()) {
+            continue;
+        }
         // Not ours to look at, or gone: nothing to see.
         let Ok(descriptors) = fs::read_dir(machine.proc(&format!("{pid}/fd"))) else {
             continue;

@@ -660,6 +660,10 @@ fn one_that_a_process_drives_is_not_given_back_without_force() {
     bound(&mut Kernel::of(&tree), &[DISK]).unwrap();
     tree.link("proc/50/fd/4", "/dev/vfio/12")
         .write("proc/50/comm", "underpin-fio\n");
+    // This command inherits what its shell has open, and is no reason to wait.
+    fs::remove_dir_all(tree.path("proc/self")).unwrap();
+    tree.link("proc/self", "51")
+        .link("proc/51/fd/4", "/dev/vfio/12");
     let mut kernel = Kernel::of(&tree);
     let refused = returned(&mut kernel, &["--all"]).unwrap_err();
     assert_eq!(

@@ -49,7 +49,7 @@ class Kit:
         archive = initramfs.Archive()
         for name, path in built.items():
             archive.copy(f"bin/{name}", path)
-        base = initramfs.base(kernel, programs.end_guest(scratch)) + archive.bytes()
+        base = initramfs.base(kernel, programs.helpers(scratch)) + archive.bytes()
         return Kit(kernel, base, scratch, os.environ.get("UNDERPIN_GUEST_ACCEL", "tcg,thread=multi"))
 
 

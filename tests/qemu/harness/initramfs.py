@@ -11,7 +11,7 @@ from . import HERE, Mistake, program
 from .kernel import NEEDED, Kernel
 
 # Loaded where the kernel has them as modules.
-ALSO_LOADED = ("iommufd", "vfio")
+ALSO_LOADED = ("iommufd", "vfio", "dm_mod")
 DIRECTORY, FILE, LINK, CHARACTER_DEVICE = 0o040000, 0o100000, 0o120000, 0o020000
 
 
@@ -62,7 +62,7 @@ class Archive:
         return self.out.getvalue()
 
 
-def base(kernel: Kernel, end_guest: Path) -> bytes:
+def base(kernel: Kernel, helpers: dict[str, Path]) -> bytes:
     """What every guest has: busybox, modules, the first process and the scenarios' library."""
     archive = Archive()
     # Opened by the kernel before anything is mounted.
@@ -73,7 +73,8 @@ def base(kernel: Kernel, end_guest: Path) -> bytes:
     archive.file("etc/passwd", b"root:x:0:0:root:/:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n", 0o644)
     archive.file("etc/group", b"root:x:0:\nuser:x:1000:\n", 0o644)
     archive.copy("bin/busybox", Path(program("busybox", "busybox-static", "UNDERPIN_GUEST_BUSYBOX")))
-    archive.copy("bin/end-guest", end_guest)
+    for name, path in helpers.items():
+        archive.copy(f"bin/{name}", path)
     archive.copy("init", HERE / "guest" / "init")
     archive.copy("lib/guest.sh", HERE / "guest" / "lib.sh")
     order = []

@@ -55,14 +55,15 @@ def build() -> dict[str, Path]:
     return found
 
 
-def end_guest(folder: Path) -> Path:
-    """The program that writes the exit status to QEMU's port."""
-    made = folder / "end-guest"
-    source = HERE / "guest" / "end-guest.c"
-    command = [program("cc", "gcc"), "-static", "-Os", "-Wall", "-Werror", "-o", made, source]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Missing(f"{source} does not compile: {done.stderr}")
+def helpers(folder: Path) -> dict[str, Path]:
+    """What is written in C for the guest alone (guest/*.c), by name: `end-guest` above all."""
+    made = {}
+    for source in sorted((HERE / "guest").glob("*.c")):
+        made[source.stem] = folder / source.stem
+        command = [program("cc", "gcc"), "-static", "-Os", "-Wall", "-Werror", "-o", made[source.stem], source]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Missing(f"{source} does not compile: {done.stderr}")
     return made
 
 
