@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use underpin::DeviceUrl;
 use underpin::emulator::EmulatorConfig;
-use underpin::nvme::DeviceAddress;
+use underpin::nvme::{DeviceAddress, PciAddress};
 
 pub(crate) const DEVICE_URLS: &str = "\
 Device URLs:
@@ -329,6 +329,15 @@ pub(crate) fn device_url(text: &str) -> Result<DeviceUrl, String> {
             .map_err(|error| format!("{error}\n\n{DEVICE_URLS}"))?;
     }
     Ok(url)
+}
+
+/// Understands a PCI function, with or without `pci:` in front.
+pub(crate) fn pci_address(text: &str) -> Result<PciAddress, String> {
+    if text.contains("?ns=") {
+        return Err("a function is bound whole: leave ?ns= out".to_owned());
+    }
+    let address = text.strip_prefix("pci:").unwrap_or(text).parse();
+    address.map_err(|error| format!("{error}; `underpin list` shows them"))
 }
 
 #[cfg(test)]

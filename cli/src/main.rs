@@ -4,7 +4,6 @@
 // They panic when the stream is full or closed.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-mod address;
 mod args;
 mod bind;
 mod device;

@@ -10,7 +10,7 @@ mod uses;
 
 pub(crate) use owner::{Owner, nodes};
 
-use crate::address::PciAddress;
+use crate::args::pci_address;
 use crate::failure::Failure;
 use crate::iommu::Group;
 use crate::machine::{Doing, Hands, Machine};
@@ -20,13 +20,14 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs::File;
 use std::path::PathBuf;
+use underpin::nvme::PciAddress;
 use uses::Use;
 
 /// `underpin bind`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BindArgs {
     /// The functions, as `underpin list` shows them: 0000:01:00.0 or pci:0000:01:00.0
-    #[arg(value_name = "ADDRESS", required = true)]
+    #[arg(value_name = "ADDRESS", value_parser = pci_address, required = true)]
     pub(crate) addresses: Vec<PciAddress>,
     /// Give the nodes in /dev/vfio to this user, who then needs no root to drive the functions
     #[arg(long, value_name = "UID[:GID]")]

@@ -5,8 +5,9 @@ use crate::machine::Machine;
 use crate::{sysfs, text};
 use std::path::PathBuf;
 
-/// With less, not even a controller's own queues and a first region of buffers can be pinned.
-const NEEDED_BYTES: u64 = 8 << 20;
+/// With less, not even a controller's own queues and a first region of buffers (2 MiB, as all that
+/// the driver takes) can be pinned.
+const NEEDED_BYTES: u64 = 4 << 20;
 /// With less, an ordinary queue depth with large requests does not fit.
 const COMFORTABLE_BYTES: u64 = 64 << 20;
 /// More threads than a program of ours starts by itself.
@@ -93,7 +94,7 @@ pub(super) fn cgroup_memory(machine: &Machine) -> Check {
     };
     let said = text::size(u128::from(limit_bytes));
     let hint = "raise it: MemoryMax= of the service, --memory of the container";
-    if limit_bytes < 2 * NEEDED_BYTES {
+    if limit_bytes < 4 * NEEDED_BYTES {
         return Check::fail(
             name,
             format!("{said} for all processes of the group: too little for a device's buffers"),

@@ -1,5 +1,5 @@
 //! `underpin unbind`: gives functions back to the kernel's driver.
-use crate::address::PciAddress;
+use crate::args::pci_address;
 use crate::bind::{self, nvme_function, switch};
 use crate::failure::Failure;
 use crate::iommu::Group;
@@ -8,12 +8,13 @@ use crate::processes::{self, Node};
 use crate::{output, sysfs};
 use serde_json::json;
 use std::path::PathBuf;
+use underpin::nvme::PciAddress;
 
 /// `underpin unbind`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct UnbindArgs {
     /// The functions: 0000:01:00.0 or pci:0000:01:00.0
-    #[arg(value_name = "ADDRESS", required_unless_present = "all")]
+    #[arg(value_name = "ADDRESS", value_parser = pci_address, required_unless_present = "all")]
     pub(crate) addresses: Vec<PciAddress>,
     /// Every NVMe function that is bound to vfio-pci
     #[arg(long, conflicts_with = "addresses")]

@@ -92,6 +92,10 @@ grep -q 'bound to vfio-pci already' /tmp/said || fail "$(cat /tmp/said)"
 underpin list | grep -q "$address.*vfio-pci.*bound" || fail "list: $(underpin list)"
 ok "a function is bound and given to its owner; twice is once"
 
+su user -c "underpin identify pci:$address --json" >/tmp/said 2>&1 || fail "$(cat /tmp/said)"
+grep -q '"sn": "one' /tmp/said || fail "$(cat /tmp/said)"
+ok "its owner, an ordinary user, opens it"
+
 su user -c 'underpin doctor' >/tmp/said || fail "$(cat /tmp/said)"
 grep -q "ok    $address: bound to vfio-pci; user 1000 may use /dev/vfio/$group" /tmp/said || fail "$(cat /tmp/said)"
 su user -c 'ulimit -l 64; underpin doctor' >/tmp/said && fail "64 KiB are enough"
@@ -113,6 +117,23 @@ mount "$(disk $address)" /mnt
 underpin unbind $address | grep -q 'with nvme already' || fail "twice is not once"
 ok "a function is given back, with what was on it"
 
+umount /mnt
+underpin bind $address >/dev/null
+underpin-fio --name=a --ioengine=underpin --filename=pci:$address --rw=randread --bs=4k --iodepth=8 \
+  --size=16m --time_based --runtime=100 >/tmp/fio 2>&1 &
+user=$!
+opened() { ls -l /proc/$user/fd | grep -q "/dev/vfio/$(group $address)$"; }
+eventually opened
+underpin unbind $address >/tmp/said 2>&1 && fail "the kernel did not wait for underpin-fio"
+grep -qF "$address is in use: pid $user (underpin-fio) has its VFIO node open" /tmp/said || fail "$(cat /tmp/said)"
+underpin unbind $address --force >/tmp/said 2>&1 || fail "$(cat /tmp/said)"
+[ "$(driver $address)" = nvme ] || fail "$(cat /tmp/said)"
+wait $user && fail "underpin-fio did not notice: $(cat /tmp/fio)"
+grep -q "wants the device back" /tmp/fio || fail "$(cat /tmp/fio)"
+ok "with --force a program that drives it lets go at once, and says why"
+
+eventually has_disk $address
+mount "$(disk $address)" /mnt
 underpin bind $address $other --force >/tmp/said 2>&1 || fail "$(cat /tmp/said)"
 grep -q "^warning: --force takes $address although $name is mounted at /mnt: " /tmp/said || fail "$(cat /tmp/said)"
 [ "$(driver $address) $(driver $other)" = 'vfio-pci vfio-pci' ] || fail "$(cat /tmp/said)"
