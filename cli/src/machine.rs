@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use underpin::dma::rt;
 
 /// More than any file of proc that is read here has; a limit all the same.
 const PROC_BYTES: u64 = 64 << 20;
@@ -105,6 +107,9 @@ pub(crate) trait Hands {
 
     /// Gives a node to a user, and to a group if one is named.
     fn chown(&mut self, node: &Path, uid: u32, gid: Option<u32>) -> io::Result<()>;
+
+    /// Lets others get on with their work.
+    fn pause(&mut self, duration: Duration);
 }
 
 /// The hands that do it.
@@ -144,6 +149,10 @@ impl Hands for Doing {
 
     fn chown(&mut self, node: &Path, uid: u32, gid: Option<u32>) -> io::Result<()> {
         std::os::unix::fs::chown(node, Some(uid), gid)
+    }
+
+    fn pause(&mut self, duration: Duration) {
+        rt::thread::sleep(duration);
     }
 }
 

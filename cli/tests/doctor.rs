@@ -277,6 +277,7 @@ fn an_iommu_that_is_off_has_its_reason() {
             .write("proc/cpuinfo", format!("vendor_id\t: {processor}\n"))
             .write("proc/cmdline", format!("{command_line}\n"));
         let failed = machine.told("fail", 1);
+        assert_eq!(failed.len(), 1, "one cause, told once: {failed:?}");
         assert!(failed[0].0.starts_with("iommu: off"), "{failed:?}");
         assert!(failed[0].1.starts_with(next), "{next}: {failed:?}");
     }

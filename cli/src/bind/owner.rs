@@ -7,7 +7,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
-use underpin::dma::rt;
 
 /// How often udev is asked whether it has done its work, and how many times: five seconds.
 const UDEV_PAUSE: Duration = Duration::from_millis(10);
@@ -80,7 +79,7 @@ pub(crate) fn give(
     group: &Group,
     owner: Owner,
 ) -> Result<(), Failure> {
-    settled(machine);
+    settled(machine, hands);
     let nodes = nodes(machine, address, group);
     if nodes.is_empty() {
         return Err(Failure::machine(
@@ -109,12 +108,12 @@ pub(crate) fn give(
 
 /// Waits until udev has no event left, as it would give a new node to root again. Without udev, or
 /// when it takes too long, this is done at once.
-fn settled(machine: &Machine) {
+fn settled(machine: &Machine, hands: &mut dyn Hands) {
     for _ in 0..UDEV_TRIES {
         if !machine.run("udev/queue").exists() {
             return;
         }
-        rt::thread::sleep(UDEV_PAUSE);
+        hands.pause(UDEV_PAUSE);
     }
 }
 

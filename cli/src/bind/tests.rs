@@ -111,6 +111,8 @@ struct Kernel<'a> {
     refuses_vfio: bool,
     /// Nodes that somebody has claimed.
     claimed: Vec<&'static str>,
+    /// How often it was waited for udev.
+    pauses: u32,
     /// What a claim fails with otherwise.
     claim_fails: Option<i32>,
 }
@@ -192,6 +194,14 @@ impl Hands for Kernel<'_> {
             .push(format!("{} to {uid} {gid:?}", node.display()));
         Ok(())
     }
+
+    fn pause(&mut self, _: std::time::Duration) {
+        self.pauses += 1;
+        if self.pauses == 3 {
+            let _ = fs::remove_file(self.tree.unwrap().path("run/udev/queue"));
+            self.done.push("udev is done".to_owned());
+        }
+    }
 }
 
 fn args(words: &[&str]) -> BindArgs {
@@ -266,6 +276,20 @@ fn a_function_is_bound_in_three_writes_and_given_to_its_owner() {
     let mut again = Kernel::of(&tree);
     assert_eq!(bound(&mut again, &[DISK, "pci:01:00.0"]), Ok(vec![]));
     assert_eq!(again.writes(), <[&str; 0]>::default());
+}
+
+/// udev gives a new node to root when it comes to it, so it is waited for; one that never ends is
+/// not waited for without end.
+#[test]
+fn a_node_is_given_away_after_udev_has_looked_at_it() {
+    let tree = Tree::new();
+    tree.write("run/udev/queue", "");
+    let mut kernel = Kernel::of(&tree);
+    assert_eq!(bound(&mut kernel, &["02:00.0", "--owner", "5"]), Ok(vec![]));
+    assert_eq!(kernel.writes()[3..], ["udev is done", "vfio/13 to 5 None"]);
+    tree.write("run/udev/queue", "");
+    assert_eq!(bound(&mut kernel, &["02:00.0", "--owner", "5"]), Ok(vec![]));
+    assert!(kernel.pauses > 100, "{}", kernel.pauses);
 }
 
 /// A function without a driver needs no unbinding; the node that iommufd has for it is given, too.

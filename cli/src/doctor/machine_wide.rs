@@ -7,12 +7,16 @@ use crate::sysfs;
 /// Whether an IOMMU stands before the devices.
 pub(super) fn iommu(machine: &Machine) -> Check {
     let name = "iommu";
-    let groups = sysfs::children(&machine.sys("kernel/iommu_groups"), sysfs::is_number).len();
+    let groups = groups(machine);
     if groups > 0 {
         return Check::ok(name, format!("on, {groups} groups"));
     }
     let off = "off: there is no IOMMU group, so no device can be kept to its memory";
     Check::fail(name, off, switch_on(machine))
+}
+
+fn groups(machine: &Machine) -> usize {
+    sysfs::children(&machine.sys("kernel/iommu_groups"), sysfs::is_number).len()
 }
 
 /// How an IOMMU is switched on, by what the kernel was told and which processor this is.
@@ -52,6 +56,13 @@ fn switch_on(machine: &Machine) -> String {
 /// the group with EPERM.
 pub(super) fn interrupt_remapping(machine: &Machine) -> Check {
     let name = "interrupt-remapping";
+    if groups(machine) == 0 {
+        return Check::warn(
+            name,
+            "off with the IOMMU that would do it",
+            "see the check `iommu`",
+        );
+    }
     let Some(interrupts) = machine.proc_text("interrupts") else {
         return Check::warn(
             name,
