@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::{finish, is_stamped, stamp, within_limit};
 use tempfile::TempDir;
-use underpin::dma::rt::{Event, thread};
+use underpin::dma::rt::{Event, Instant, thread};
 use underpin::dma::{MemSlice, Memory, PageSize, Word32};
 use underpin::emulator::serve::{ServeOptions, Served};
-use underpin::nvme::Waiting;
+use underpin::nvme::{CommandError, Waiting};
 use underpin::vfio_user::{Area, Client, ClientOptions, Error as ProtocolError, irq};
 use underpin::{
     Controller, ControllerOptions, DmaBuf, DmaSpace, Lba, PoolOptions, QueueOptions, QueuePair,
@@ -173,6 +173,41 @@ fn interrupts_cross_the_process_boundary() {
     assert!(ours.served.emulator().stats().interrupts > 0);
     drop(controller);
     ours.end();
+}
+
+/// A server that goes leaves nobody asleep until a command's deadline: here that is an hour off.
+#[test]
+fn a_server_that_goes_is_noticed_by_a_sleeper() {
+    for waiting in [Waiting::Poll, Waiting::Interrupt, Waiting::ADAPTIVE] {
+        let server = Ours::new("size=1m,fault=hold@op=read");
+        let space = DmaSpace::new();
+        let options = ControllerOptions {
+            command_timeout: Duration::from_secs(3600),
+            ..ControllerOptions::default()
+        };
+        let url = format!("vfio-user:{}", server.socket.display());
+        let controller = Controller::open(&url, &space, options).unwrap();
+        let mut queue = queue(&controller, waiting);
+        let read = controller.namespace(None).unwrap().read(Lba(0), 8).unwrap();
+        let page = space.alloc(4096, 4096).unwrap();
+        queue.submit(read, page).unwrap();
+        let ending = thread::spawn("ending", move || {
+            thread::sleep(Duration::from_millis(30));
+            server.end();
+            Instant::now()
+        })
+        .unwrap();
+        let limit = Instant::now() + Duration::from_secs(20);
+        assert!(queue.wait(Some(limit)), "{waiting:?}: asleep");
+        let noticed = Instant::now();
+        let mut result = Ok(());
+        assert_eq!(queue.poll(1, |ended| result = ended.result), 1);
+        assert!(matches!(result, Err(CommandError::Lost(_))), "{result:?}");
+        println!(
+            "{waiting:?}: after {:?}",
+            noticed.since(ending.join().unwrap())
+        );
+    }
 }
 
 /// A page of doorbells that an earlier client still has mapped rings nobody's bell.
