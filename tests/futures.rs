@@ -559,7 +559,7 @@ fn a_failure_reaches_every_future() {
 #[test]
 fn a_failed_queue_lets_its_driver_sleep() {
     for waiting in [Waiting::Poll, Waiting::ADAPTIVE] {
-        let bench = Bench::new("size=1m,fault=corrupt-sqid@op=read");
+        let bench = Bench::new("size=1m,fault=corrupt-sqid@op=read+count=all");
         let queue = bench.queue(4, waiting);
         let mut reads: Vec<_> = (0..3).map(|lba| bench.read(&queue, lba)).collect();
         for read in &mut reads {

@@ -400,7 +400,7 @@ fn queues_sleep_apart() {
 #[test]
 fn a_failure_that_was_told_is_no_news() {
     for waiting in [Waiting::Poll, Waiting::Interrupt, Waiting::ADAPTIVE] {
-        let rig = Rig::new("size=1m,fault=corrupt-sqid@op=flush");
+        let rig = Rig::new("size=1m,fault=corrupt-sqid@op=flush+count=all");
         let controller = rig.controller();
         let ns = controller.namespace(None).unwrap();
         let mut queue: Queue = controller.queue_pair(with(waiting)).unwrap();
