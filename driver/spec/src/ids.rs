@@ -13,16 +13,35 @@ use core::fmt;
 pub struct Lba(pub u64);
 
 /// A command identifier: unique among the commands outstanding on one submission queue.
+///
+/// ```
+/// use underpin_nvme_spec::{Cid, Sqe};
+///
+/// assert_eq!(Sqe::new().with_cid(Cid(7)).cid(), Cid(7));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Cid(pub u16);
 
 /// A namespace identifier. Zero names no namespace.
+///
+/// ```
+/// use underpin_nvme_spec::Nsid;
+///
+/// assert_eq!(Nsid(1).to_string(), "1");
+/// assert_eq!(Nsid::ALL.0, u32::MAX);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Nsid(pub u32);
 
 /// A queue identifier; submission and completion queues are numbered apart.
+///
+/// ```
+/// use underpin_nvme_spec::Qid;
+///
+/// assert!(Qid(1) > Qid::ADMIN);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Qid(pub u16);

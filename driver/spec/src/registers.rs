@@ -125,6 +125,14 @@ pub const fn doorbell_cq(qid: crate::Qid, dstrd: u8) -> usize {
 }
 
 /// One field of a property: `width` bits from bit `shift` up.
+///
+/// ```
+/// use underpin_nvme_spec::registers::Cap;
+///
+/// let to = Cap::FIELDS.iter().find(|field| field.name == "to");
+/// let to = to.expect("every register lists its fields");
+/// assert_eq!((to.shift, to.width), (24, 8));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BitField {
     /// Name in the specification, in lower case.
@@ -357,6 +365,15 @@ impl Cc {
 
 property! {
     /// Controller Status (Base 2.0, 3.1.3.6). Read-only to the host but for `NSSRO`.
+    ///
+    /// ```
+    /// use underpin_nvme_spec::registers::Csts;
+    ///
+    /// let csts = Csts(0x0000_0009);
+    /// assert!(csts.rdy() && !csts.cfs());
+    /// assert_eq!(csts.shst(), Csts::SHST_COMPLETE);
+    /// assert!(Csts(u32::MAX).is_absent());
+    /// ```
     Csts(u32) {
         /// Ready: the controller takes commands.
         rdy, with_rdy: bool, 0, 1;
@@ -392,6 +409,13 @@ impl Csts {
 
 property! {
     /// Admin Queue Attributes (Base 2.0, 3.1.3.8), written by the host.
+    ///
+    /// ```
+    /// use underpin_nvme_spec::registers::Aqa;
+    ///
+    /// // 32 entries each, counted from 0.
+    /// assert_eq!(Aqa::default().with_asqs(31).with_acqs(31), Aqa(0x001f_001f));
+    /// ```
     Aqa(u32) {
         /// Admin Submission Queue Size in entries, 0-based.
         asqs, with_asqs: u16, 0, 12;
@@ -402,6 +426,13 @@ property! {
 
 property! {
     /// Controller Ready Timeouts (Base 2.0, 3.1.3.21), in units of 500 ms.
+    ///
+    /// ```
+    /// use underpin_nvme_spec::registers::Crto;
+    ///
+    /// let crto = Crto(0x0002_0014);
+    /// assert_eq!((crto.with_media_timeout_ms(), crto.independent_timeout_ms()), (10_000, 1_000));
+    /// ```
     Crto(u32) {
         /// Controller Ready With Media Timeout.
         crwmt, with_crwmt: u16, 0, 16;

@@ -3,6 +3,14 @@
 
 /// What a descriptor describes, its upper half-byte (Base 2.0, figure 90). Keyed data blocks and
 /// transport data blocks, which only fabrics use, have no name here.
+///
+/// ```
+/// use underpin_nvme_spec::{SglDescriptor, SglType};
+///
+/// // Five hundred bytes of a read that nobody wants.
+/// let dropped = SglDescriptor::new(SglType::BIT_BUCKET, 0, 500);
+/// assert_eq!((dropped.kind(), dropped.len_bytes()), (SglType::BIT_BUCKET, 500));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct SglType(pub u8);
@@ -95,6 +103,15 @@ impl SglDescriptor {
 
 /// Identify Controller's SGLS (Base 2.0, figure 275, bytes 539:536): which SGLs I/O commands may
 /// have.
+///
+/// ```
+/// use underpin_nvme_spec::Sgls;
+///
+/// let sgls = Sgls::DWORD.with_bit_bucket();
+/// assert_eq!((sgls.granularity_bytes(), sgls.has_bit_bucket()), (Some(4), true));
+/// assert_eq!(Sgls(0).granularity_bytes(), None);
+/// assert_eq!(Sgls(0x2001).threshold(), 0x20);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Sgls(pub u32);

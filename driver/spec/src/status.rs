@@ -24,6 +24,13 @@ use core::fmt;
 pub struct Status(pub u16);
 
 /// Status code type, bits 10:8.
+///
+/// ```
+/// use underpin_nvme_spec::{Status, StatusType};
+///
+/// assert_eq!(Status::UNRECOVERED_READ_ERROR.kind(), StatusType::MediaAndIntegrity);
+/// assert_eq!(Status(0x0370).kind().to_string(), "path error");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatusType {
     /// Codes any command may end with; success is one of them.

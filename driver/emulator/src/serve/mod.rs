@@ -4,15 +4,7 @@
 //! page that it can map; MSI-X interrupts by eventfd; a configuration space. It gives memory by
 //! descriptor; what it takes back, or leaves behind, no DMA reaches any more.
 //!
-//! ```no_run
-//! use underpin_emulator::serve::{ServeOptions, Served};
-//!
-//! let (stop, _keep) = std::os::unix::net::UnixStream::pair()?;
-//! let served = Served::bind("/run/nvme.sock".as_ref(), "size=1g".parse()?, ServeOptions::default())?;
-//! // Until something is written to the other end of `stop`.
-//! served.run(&stop)?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! [`Served`] shows one that serves a client of its own process.
 mod dma;
 mod irqs;
 mod pci;

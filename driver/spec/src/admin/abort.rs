@@ -4,6 +4,14 @@ use crate::{AdminOpcode, Cid, Qid, Sqe};
 
 /// Abort. Bit 0 of dword 0 of its completion is set where the command was *not* aborted. Either
 /// way it proves nothing of that command's DMA: only the command's own completion does.
+///
+/// ```
+/// use underpin_nvme_spec::{Cid, Qid, admin::Abort};
+///
+/// let abort = Abort { sqid: Qid(1), cid: Cid(0x20) };
+/// assert_eq!((abort.to_sqe().opcode(), abort.to_sqe().cdw10()), (0x08, 0x0020_0001));
+/// assert_eq!(Abort::from_sqe(&abort.to_sqe()), abort);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Abort {
     /// The submission queue that the command went to.

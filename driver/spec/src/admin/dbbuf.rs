@@ -5,6 +5,15 @@ use crate::{AdminOpcode, Sqe};
 
 /// Doorbell Buffer Config. Both buffers are one memory page each, laid out as the doorbells are
 /// from 0x1000 on, and stay in use until the controller is reset.
+///
+/// ```
+/// use underpin_nvme_spec::admin::DoorbellBufferConfig;
+///
+/// let config = DoorbellBufferConfig { shadow: 0x1000, event_idx: 0x2000 };
+/// let sqe = config.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.prp1(), sqe.prp2()), (0x7c, 0x1000, 0x2000));
+/// assert_eq!(DoorbellBufferConfig::from_sqe(&sqe), config);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DoorbellBufferConfig {
     /// IOVA of the shadow doorbells, which the host writes; page aligned.

@@ -6,6 +6,12 @@ use crate::{AdminOpcode, Sqe};
 use core::fmt;
 
 /// Asynchronous Event Request: an opcode and nothing else.
+///
+/// ```
+/// use underpin_nvme_spec::admin::AsyncEventRequest;
+///
+/// assert_eq!(AsyncEventRequest.to_sqe().opcode(), 0x0c);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AsyncEventRequest;
 
@@ -18,6 +24,14 @@ impl AsyncEventRequest {
 }
 
 /// What kind of event it is, bits 2:0.
+///
+/// ```
+/// use underpin_nvme_spec::admin::{AsyncEvent, EventKind, LogId};
+///
+/// let event = AsyncEvent::new(1, 0x01, LogId::SMART);
+/// assert_eq!(event.kind(), EventKind::Smart);
+/// assert_eq!(EventKind::Reserved(5).to_string(), "reserved kind 5");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -152,6 +166,16 @@ impl fmt::Display for AsyncEvent {
 
 /// Which events a controller is to tell: the value of feature 0Bh, Asynchronous Event
 /// Configuration (Base 2.0, 5.27.1.8).
+///
+/// ```
+/// use underpin_nvme_spec::admin::EventMask;
+///
+/// let wanted = EventMask::CRITICAL_WARNINGS.with(EventMask::NAMESPACES).with(EventMask::FIRMWARE);
+/// // A controller that offers notices of namespaces alone.
+/// let offered = wanted.offered(1 << 8);
+/// assert!(offered.contains(EventMask::NAMESPACES) && !offered.contains(EventMask::FIRMWARE));
+/// assert!(offered.contains(EventMask::CRITICAL_WARNINGS));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct EventMask(pub u32);

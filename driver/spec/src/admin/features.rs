@@ -6,6 +6,14 @@ use crate::{AdminOpcode, Nsid, Sqe};
 
 byte_codes! {
     /// Feature identifier (Base 2.0, 5.27.1; NVM Command Set 1.0, 4.1.3).
+    ///
+    /// ```
+    /// use underpin_nvme_spec::admin::FeatureId;
+    ///
+    /// assert_eq!(FeatureId::NUMBER_OF_QUEUES.0, 0x07);
+    /// assert_eq!(FeatureId(0x07).to_string(), "Number of Queues");
+    /// assert_eq!(FeatureId(0xf0).name(), None);
+    /// ```
     FeatureId, "feature";
     ARBITRATION = 0x01, "Arbitration";
     POWER_MANAGEMENT = 0x02, "Power Management";
@@ -67,6 +75,13 @@ impl FeatureId {
 
 byte_codes! {
     /// Which of a feature's values Get Features returns (Base 2.0, figure 193).
+    ///
+    /// ```
+    /// use underpin_nvme_spec::admin::FeatureSelect;
+    ///
+    /// assert_eq!(FeatureSelect::default(), FeatureSelect::CURRENT);
+    /// assert_eq!(FeatureSelect::SUPPORTED.to_string(), "supported capabilities");
+    /// ```
     FeatureSelect, "SEL";
     CURRENT = 0, "current";
     DEFAULT = 1, "default";
@@ -75,6 +90,14 @@ byte_codes! {
 }
 
 /// What Get Features answers in dword 0 for [`FeatureSelect::SUPPORTED`] (Base 2.0, figure 194).
+///
+/// ```
+/// use underpin_nvme_spec::admin::FeatureAbility;
+///
+/// let ability = FeatureAbility::from_dword(0b101);
+/// assert!(ability.saveable && ability.changeable && !ability.per_namespace);
+/// assert_eq!(ability.to_dword(), 0b101);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FeatureAbility {
     /// A value can be saved over power cycles.
@@ -104,6 +127,14 @@ impl FeatureAbility {
 }
 
 /// The value of [`FeatureId::TEMPERATURE_THRESHOLD`] (Base 2.0, 5.27.1.3).
+///
+/// ```
+/// use underpin_nvme_spec::admin::TemperatureThreshold;
+///
+/// let threshold = TemperatureThreshold { kelvins: 273 + 70, sensor: 1, under: false };
+/// assert_eq!(threshold.to_cdw(), 0x0001_0157);
+/// assert_eq!(TemperatureThreshold::from_cdw(0x0001_0157), threshold);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TemperatureThreshold {
     /// The threshold in kelvins.
@@ -134,6 +165,19 @@ impl TemperatureThreshold {
 
 /// Get Features (Base 2.0, 5.15). The value comes back in dword 0 of the completion, and in
 /// memory where the feature has a data structure.
+///
+/// ```
+/// use underpin_nvme_spec::admin::{FeatureId, FeatureSelect, GetFeatures};
+///
+/// let get = GetFeatures {
+///     fid: FeatureId::VOLATILE_WRITE_CACHE,
+///     sel: FeatureSelect::DEFAULT,
+///     ..GetFeatures::default()
+/// };
+/// let sqe = get.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10()), (0x0a, 0x106));
+/// assert_eq!(GetFeatures::from_sqe(&sqe), get);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GetFeatures {
     /// Which feature.
@@ -151,6 +195,20 @@ pub struct GetFeatures {
 }
 
 /// Set Features (Base 2.0, 5.27).
+///
+/// ```
+/// use underpin_nvme_spec::admin::{FeatureId, QueueCounts, SetFeatures};
+///
+/// let wanted = QueueCounts { submission: 4, completion: 4 };
+/// let set = SetFeatures {
+///     fid: FeatureId::NUMBER_OF_QUEUES,
+///     cdw11: wanted.to_cdw(),
+///     ..SetFeatures::default()
+/// };
+/// let sqe = set.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10(), sqe.cdw11()), (0x09, 0x07, 0x0003_0003));
+/// assert_eq!(SetFeatures::from_sqe(&sqe), set);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SetFeatures {
     /// Which feature.
@@ -169,6 +227,15 @@ pub struct SetFeatures {
 
 /// The value of [`FeatureId::NUMBER_OF_QUEUES`] (Base 2.0, 5.27.1.5): I/O queues asked for in
 /// dword 11 of Set Features, I/O queues granted in dword 0 of its completion.
+///
+/// ```
+/// use underpin_nvme_spec::admin::QueueCounts;
+///
+/// // Counted from 0 on the wire.
+/// let granted = QueueCounts::from_cdw(0x000f_0007);
+/// assert_eq!((granted.submission, granted.completion), (8, 16));
+/// assert_eq!(granted.to_cdw(), 0x000f_0007);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct QueueCounts {
     /// I/O submission queues, 1 to 65,535.

@@ -4,6 +4,13 @@
 use crate::{AdminOpcode, Nsid, Sqe};
 
 /// What a format does with the data that were there, bits 11:9 of dword 10.
+///
+/// ```
+/// use underpin_nvme_spec::admin::SecureErase;
+///
+/// assert_eq!(SecureErase::Cryptographic.code(), 2);
+/// assert_eq!(SecureErase::default(), SecureErase::None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SecureErase {
@@ -41,6 +48,20 @@ impl SecureErase {
 }
 
 /// Format NVM.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, admin::{FormatNvm, SecureErase}};
+///
+/// let format = FormatNvm {
+///     nsid: Nsid(1),
+///     lbaf: 2,
+///     erase: SecureErase::UserData,
+///     ..FormatNvm::default()
+/// };
+/// let sqe = format.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.nsid(), sqe.cdw10()), (0x80, Nsid(1), 0x202));
+/// assert_eq!(FormatNvm::from_sqe(&sqe), format);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FormatNvm {
     /// Which namespace; [`Nsid::ALL`] for all, where FNA allows it.

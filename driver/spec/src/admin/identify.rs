@@ -6,6 +6,14 @@ use crate::{AdminOpcode, Nsid, Sqe};
 
 byte_codes! {
     /// Controller or Namespace Structure: which page Identify returns (Base 2.0, 5.17.1).
+    ///
+    /// ```
+    /// use underpin_nvme_spec::admin::Cns;
+    ///
+    /// assert_eq!(Cns::default(), Cns::NAMESPACE);
+    /// assert_eq!(Cns(0x01).to_string(), "Identify Controller");
+    /// assert_eq!(Cns(0xee).to_string(), "CNS 0xee");
+    /// ```
     Cns, "CNS";
     NAMESPACE = 0x00, "Identify Namespace";
     CONTROLLER = 0x01, "Identify Controller";
@@ -32,6 +40,20 @@ byte_codes! {
 }
 
 /// Identify (Base 2.0, 5.17). The answer is always 4096 bytes.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, admin::{Cns, Identify}};
+///
+/// let identify = Identify {
+///     cns: Cns::ACTIVE_NAMESPACES,
+///     nsid: Nsid(0),
+///     prp1: 0x1_0000_0000,
+///     ..Identify::default()
+/// };
+/// let sqe = identify.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10(), sqe.prp1()), (0x06, 0x02, 0x1_0000_0000));
+/// assert_eq!(Identify::from_sqe(&sqe), identify);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identify {
     /// Which page.

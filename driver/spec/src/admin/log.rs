@@ -6,6 +6,13 @@ use crate::{AdminOpcode, Nsid, Sqe};
 
 byte_codes! {
     /// Log page identifier (Base 2.0, 5.16.1).
+    ///
+    /// ```
+    /// use underpin_nvme_spec::admin::LogId;
+    ///
+    /// assert_eq!(LogId(0x02), LogId::SMART);
+    /// assert_eq!(LogId::SMART.to_string(), "SMART / Health Information");
+    /// ```
     LogId, "log page";
     SUPPORTED = 0x00, "Supported Log Pages";
     ERROR = 0x01, "Error Information";
@@ -34,6 +41,21 @@ byte_codes! {
 }
 
 /// Get Log Page.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, admin::{GetLogPage, LogId}};
+///
+/// let get = GetLogPage {
+///     lid: LogId::SMART,
+///     nsid: Nsid::ALL,
+///     len_bytes: 512,
+///     ..GetLogPage::default()
+/// };
+/// let sqe = get.to_sqe();
+/// // 128 dwords, counted from 0.
+/// assert_eq!((sqe.opcode(), sqe.cdw10()), (0x02, 0x007f_0002));
+/// assert_eq!(GetLogPage::from_sqe(&sqe), get);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GetLogPage {
     /// Which page.

@@ -4,6 +4,22 @@
 use crate::{AdminOpcode, Qid, Sqe};
 
 /// Create I/O Completion Queue (Base 2.0, 5.4).
+///
+/// ```
+/// use underpin_nvme_spec::{Qid, admin::CreateIoCq};
+///
+/// let create = CreateIoCq {
+///     qid: Qid(1),
+///     entries: 128,
+///     prp1: 0x1_0000_0000,
+///     contiguous: true,
+///     interrupts: true,
+///     vector: 1,
+/// };
+/// let sqe = create.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10(), sqe.cdw11()), (0x05, 0x007f_0001, 0x0001_0003));
+/// assert_eq!(CreateIoCq::from_sqe(&sqe), create);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CreateIoCq {
     /// The queue to make; not 0, which is the admin queue.
@@ -21,6 +37,22 @@ pub struct CreateIoCq {
 }
 
 /// Create I/O Submission Queue (Base 2.0, 5.5).
+///
+/// ```
+/// use underpin_nvme_spec::{Qid, admin::CreateIoSq};
+///
+/// let create = CreateIoSq {
+///     qid: Qid(1),
+///     entries: 128,
+///     prp1: 0x1_0000_2000,
+///     contiguous: true,
+///     priority: 0,
+///     cqid: Qid(1),
+/// };
+/// let sqe = create.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10(), sqe.cdw11()), (0x01, 0x007f_0001, 0x0001_0001));
+/// assert_eq!(CreateIoSq::from_sqe(&sqe), create);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CreateIoSq {
     /// The queue to make; not 0, which is the admin queue.
@@ -38,6 +70,14 @@ pub struct CreateIoSq {
 }
 
 /// Delete I/O Submission Queue (Base 2.0, 5.7).
+///
+/// ```
+/// use underpin_nvme_spec::{Qid, admin::DeleteIoSq};
+///
+/// let sqe = DeleteIoSq { qid: Qid(3) }.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10()), (0x00, 3));
+/// assert_eq!(DeleteIoSq::from_sqe(&sqe).qid, Qid(3));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DeleteIoSq {
     /// The queue to end.
@@ -45,6 +85,14 @@ pub struct DeleteIoSq {
 }
 
 /// Delete I/O Completion Queue (Base 2.0, 5.6). Its submission queues must be gone already.
+///
+/// ```
+/// use underpin_nvme_spec::{Qid, admin::DeleteIoCq};
+///
+/// let sqe = DeleteIoCq { qid: Qid(3) }.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10()), (0x04, 3));
+/// assert_eq!(DeleteIoCq::from_sqe(&sqe).qid, Qid(3));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DeleteIoCq {
     /// The queue to end.

@@ -6,6 +6,14 @@ use core::fmt::{self, Write as _};
 ///
 /// Devices put anything there; what is not printable ASCII displays as `\x1b`, and a backslash as
 /// `\\`, so that it is safe to print and bytes that differ look different.
+///
+/// ```
+/// use underpin_nvme_spec::identify::Ascii;
+///
+/// let model = Ascii::new(b"A drive \x1b[31m   \0");
+/// assert_eq!(model.to_string(), r"A drive \x1b[31m");
+/// assert_eq!(model.as_bytes(), b"A drive \x1b[31m");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ascii<'a>(&'a [u8]);
 

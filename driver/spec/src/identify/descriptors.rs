@@ -2,6 +2,8 @@
 //! known from others, whatever its NSID.
 
 /// One identifier of a namespace.
+///
+/// An example is at [`NamespaceDescriptors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor<'a> {
     /// Namespace identifier type: see the constants.
@@ -22,6 +24,17 @@ impl Descriptor<'_> {
 }
 
 /// The identifiers of one namespace.
+///
+/// ```
+/// use underpin_nvme_spec::identify::{Descriptor, NamespaceDescriptors};
+///
+/// let eui64 = Descriptor { nidt: Descriptor::EUI64, nid: &[0, 1, 2, 3, 4, 5, 6, 7] };
+/// let csi = Descriptor { nidt: Descriptor::CSI, nid: &[2] };
+/// let page = NamespaceDescriptors::from_descriptors([eui64, csi]);
+/// let as_read = NamespaceDescriptors::from_bytes(page.as_bytes());
+/// let command_set = as_read.iter().find(|one| one.nidt == Descriptor::CSI);
+/// assert_eq!(command_set.map(|one| one.nid), Some(&[2][..]));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct NamespaceDescriptors([u8; 4096]);

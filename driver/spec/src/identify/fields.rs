@@ -2,6 +2,14 @@
 //! the getters, the setters, the `Debug` output and the list of fields.
 
 /// Where a field of an identify or log page lies.
+///
+/// ```
+/// use underpin_nvme_spec::identify::IdentifyController;
+///
+/// let nn = IdentifyController::FIELDS.iter().find(|field| field.name == "nn");
+/// let nn = nn.expect("every page lists its fields");
+/// assert_eq!((nn.offset, nn.len_bytes), (516, 4));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Field {
     /// The specification's abbreviation in lower case, which is the getter's name too.

@@ -54,6 +54,15 @@ super::fields::page! {
 }
 
 /// An LBA format: what a logical block consists of (NVM Command Set 1.0, figure 98).
+///
+/// ```
+/// use underpin_nvme_spec::identify::{IdentifyNamespace, LbaFormat};
+///
+/// let mut page = IdentifyNamespace::zeroed();
+/// page.set_lba_format(1, LbaFormat::new(8, 12, 0));
+/// page.set_format_index(1);
+/// assert_eq!((page.format().ms(), 1 << page.format().lbads()), (8, 4096));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct LbaFormat(pub u32);

@@ -4,6 +4,15 @@ use crate::Nsid;
 use core::borrow::Borrow;
 
 /// Up to 1024 namespace identifiers in ascending order. A shorter list ends with a zero.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, identify::NamespaceList};
+///
+/// let list = NamespaceList::from_nsids([Nsid(1), Nsid(7)]);
+/// let as_read = NamespaceList::from_bytes(list.as_bytes());
+/// assert!(as_read.iter().eq([Nsid(1), Nsid(7)]));
+/// assert_eq!(NamespaceList::zeroed().iter().count(), 0);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct NamespaceList([u8; 4096]);

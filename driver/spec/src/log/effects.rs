@@ -73,6 +73,14 @@ impl CommandEffectsLog {
 }
 
 /// What one command does, as bits.
+///
+/// ```
+/// use underpin_nvme_spec::log::CommandEffects;
+///
+/// let format = CommandEffects::SUPPORTED.with(CommandEffects::CONTENT).with_exclusive(1);
+/// assert!(format.is_supported() && format.exclusive() == 1);
+/// assert!(format.names().eq(["supported", "changes blocks"]));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct CommandEffects(pub u32);

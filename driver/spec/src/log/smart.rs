@@ -71,6 +71,14 @@ impl SmartLog {
 }
 
 /// The critical warnings of a [`SmartLog`], one bit each.
+///
+/// ```
+/// use underpin_nvme_spec::log::CriticalWarning;
+///
+/// let warnings = CriticalWarning(0b1001);
+/// assert!(warnings.contains(CriticalWarning::SPARE));
+/// assert!(warnings.names().eq(["spare below threshold", "media read only"]));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct CriticalWarning(pub u8);

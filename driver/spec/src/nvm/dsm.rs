@@ -4,6 +4,20 @@
 use crate::{Lba, Nsid, NvmOpcode, Sqe};
 
 /// Dataset Management. Its data are up to 256 ranges of 16 bytes.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, nvm::DatasetManagement};
+///
+/// let command = DatasetManagement {
+///     nsid: Nsid(1),
+///     ranges: 2,
+///     deallocate: true,
+///     ..DatasetManagement::default()
+/// };
+/// let sqe = command.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.cdw10(), sqe.cdw11()), (0x09, 1, 0b100));
+/// assert_eq!(DatasetManagement::from_sqe(&sqe), command);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DatasetManagement {
     /// The namespace.

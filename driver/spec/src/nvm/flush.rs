@@ -3,6 +3,14 @@
 use crate::{Nsid, NvmOpcode, Sqe};
 
 /// Flush. It covers commands completed before it was submitted, and no others.
+///
+/// ```
+/// use underpin_nvme_spec::{Nsid, nvm::Flush};
+///
+/// let sqe = Flush { nsid: Nsid::ALL }.to_sqe();
+/// assert_eq!((sqe.opcode(), sqe.nsid()), (0x00, Nsid::ALL));
+/// assert_eq!(Flush::from_sqe(&sqe).nsid, Nsid::ALL);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Flush {
     /// The namespace; [`Nsid::ALL`] where the controller's VWC field allows it.

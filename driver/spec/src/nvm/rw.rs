@@ -6,6 +6,21 @@ use crate::{Lba, Nsid, NvmOpcode, Sqe};
 /// A transfer of logical blocks: Read, Write, or a command of the same layout.
 ///
 /// Where the data lies (PRP entries) and protection information are not part of it.
+///
+/// ```
+/// use underpin_nvme_spec::nvm::ReadWrite;
+/// use underpin_nvme_spec::{Lba, Nsid, NvmOpcode};
+///
+/// let write = ReadWrite {
+///     slba: Lba(0x1_0000_0008),
+///     blocks: 8,
+///     fua: true,
+///     ..ReadWrite::new(NvmOpcode::WRITE, Nsid(1))
+/// };
+/// let sqe = write.to_sqe().with_prp1(0x2000);
+/// assert_eq!((sqe.cdw10(), sqe.cdw11(), sqe.cdw12()), (8, 1, 1 << 30 | 7));
+/// assert_eq!(ReadWrite::from_sqe(&sqe), write);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ReadWrite {
     /// Read, Write, Compare, Write Zeroes or Verify.

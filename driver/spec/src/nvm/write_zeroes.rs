@@ -4,6 +4,16 @@ use super::ReadWrite;
 use crate::{NvmOpcode, Sqe};
 
 /// Write Zeroes: the blocks of a [`ReadWrite`], and what the controller may do with them.
+///
+/// ```
+/// use underpin_nvme_spec::nvm::{ReadWrite, WriteZeroes};
+/// use underpin_nvme_spec::{Nsid, NvmOpcode};
+///
+/// let blocks = ReadWrite { blocks: 64, ..ReadWrite::new(NvmOpcode::WRITE_ZEROES, Nsid(1)) };
+/// let zeroes = WriteZeroes { blocks, deallocate: true };
+/// assert_eq!(zeroes.to_sqe().cdw12(), 1 << 25 | 63);
+/// assert_eq!(WriteZeroes::from_sqe(&zeroes.to_sqe()), zeroes);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct WriteZeroes {
     /// Namespace, blocks, Force Unit Access, limited retry. Its opcode does not count.
