@@ -7,16 +7,20 @@ mod foreign;
 mod support;
 
 use foreign::Foreign;
+use std::future::Future;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use support::{finish, is_stamped, stamp, within_limit};
 use tempfile::TempDir;
 use underpin::dma::rt::{Event, Instant, thread};
 use underpin::dma::{MemSlice, Memory, PageSize, Word32};
 use underpin::emulator::serve::{ServeOptions, Served};
+use underpin::nvme::futures::Turn;
 use underpin::nvme::{CommandError, Waiting};
 use underpin::vfio_user::{Area, Client, ClientOptions, Error as ProtocolError, irq};
 use underpin::{
@@ -173,6 +177,39 @@ fn interrupts_cross_the_process_boundary() {
     assert!(ours.served.emulator().stats().interrupts > 0);
     drop(controller);
     ours.end();
+}
+
+/// A server has the descriptor of a queue's event, and can take what signals it away: requests of
+/// other threads are found all the same.
+#[test]
+fn a_server_cannot_swallow_requests() {
+    let server = Ours::new("size=1m");
+    let space = DmaSpace::new();
+    let controller = open(&server.socket, &space);
+    for waiting in [Waiting::Interrupt, Waiting::ADAPTIVE] {
+        let options = QueueOptions { depth: 4, waiting };
+        let queue = controller.async_queue(options).unwrap();
+        let read = controller.namespace(None).unwrap().read(Lba(0), 8).unwrap();
+        let mut request = queue.handle().run(read, space.alloc(4096, 4096).unwrap());
+        let until = within_limit("the queue to sleep", || match queue.turn() {
+            Turn::Sleep { until } => Some(until),
+            _ => None,
+        });
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut request).poll(&mut cx).is_pending());
+        assert!(queue.event().clear(), "it rings");
+        assert!(until.is_some(), "{waiting:?}: it sleeps for ever");
+        assert!(!queue.event().wait(until));
+        within_limit("the request to end", || {
+            queue.turn();
+            match Pin::new(&mut request).poll(&mut cx) {
+                Poll::Ready(ended) => Some(ended.unwrap()),
+                Poll::Pending => None,
+            }
+        });
+    }
+    drop(controller);
+    server.end();
 }
 
 /// A server that goes leaves nobody asleep until a command's deadline: here that is an hour off.

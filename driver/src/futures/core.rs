@@ -11,6 +11,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
+
+/// A device at the other end of a socket holds the event's descriptor, too, and could take the ring
+/// of another thread's request away: how long that may stay unnoticed.
+const STOLEN_RING: Duration = Duration::from_secs(1);
 
 /// What is to be done when nothing is borrowed.
 #[derive(Debug)]
@@ -233,7 +238,13 @@ impl<B: Payload> Core<B> {
             self.mailbox.bell.disarm();
             return Armed::Ready;
         }
-        armed
+        match armed {
+            Armed::Sleep { until: None } if self.mailbox.bell.event.is_watched() => {
+                let until = Some(Instant::now() + STOLEN_RING);
+                Armed::Sleep { until }
+            }
+            armed => armed,
+        }
     }
 
     pub(super) fn spins_until(&mut self, now: Instant) -> Option<Instant> {

@@ -53,7 +53,8 @@ pub enum Turn {
     /// Nothing is there, and the event will tell of what comes: wait until it is readable.
     Sleep {
         /// Take a turn at this time though the event told nothing: a command's deadline or a look
-        /// at the device is due then. `None` while nothing is in flight.
+        /// at the device is due then. `None` while nothing is in flight, unless somebody else could
+        /// take the event's signals away.
         until: Option<Instant>,
     },
 }

@@ -52,11 +52,12 @@ fn run() {
         for event in &events {
             // Signals alone fill no counter in the life of a machine.
             if event.is_signalling() && event.is_full() {
-                event.retire();
                 let deadline = Some(Instant::now() + LET_GO);
                 let _ = crate::wait(deadline, |_now| {
-                    // Whoever waits for room in the counter has it now.
-                    event.clear();
+                    // Whoever waits for room in the counter has it then, and what it adds stays.
+                    if event.is_full() {
+                        event.clear();
+                    }
                     (!event.is_signalling()).then_some(())
                 });
             }
