@@ -177,7 +177,9 @@ pub(crate) enum Command {
             "  underpin identify vfio-user:/tmp/nvme.sock              in another terminal\n",
             "  underpin serve --socket s --file disk.img --lba 4096    a file's blocks\n",
             "  underpin serve --socket s --media null -o queues=4      nothing is stored\n",
-            "  underpin serve --socket s --size 64m --fault drop@op=read+nth=100"
+            "  underpin serve --socket s --size 64m --fault drop@op=read+nth=100\n\n",
+            "The language of faults, and what each of them does: driver/emulator/FAULTS.md in the \
+             sources, or FaultKind in the manual (cargo doc -p underpin-emulator --open)."
         )
     )]
     Serve(ServeArgs),
@@ -210,6 +212,16 @@ impl Command {
             Self::Features(args) => args.json,
             Self::Passthru(args) => args.json,
             Self::Serve(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+
+    /// Whether what it prints is what it is called for. A server's one line is for whoever waits
+    /// for it; pages that go to a folder need no output.
+    pub(crate) const fn answers(&self) -> bool {
+        match self {
+            Self::Serve(_) => false,
+            Self::Man(args) => args.dir.is_none(),
+            _ => true,
         }
     }
 }
@@ -281,7 +293,7 @@ pub(crate) struct ServeArgs {
     /// How many namespaces [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub(crate) ns: Option<String>,
-    /// Something that goes wrong, such as drop@op=read+nth=2; may be given again
+    /// Something that goes wrong, such as drop@op=read+nth=2 (FAULTS.md); may be given again
     #[arg(long, value_name = "SPEC")]
     pub(crate) fault: Vec<String>,
     /// Any other option of emu: URLs, such as ns2.lba=4096 or dbbuf=off; may be given again

@@ -1,11 +1,13 @@
 //! The `underpin` command: which NVMe devices there are, and what one says of itself.
 //! Exit status: 0 fine, 1 a device failed, 2 the command line is wrong.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 // They panic when the stream is full or closed.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod bind;
+#[allow(unsafe_code, reason = "a function that runs before `main`")]
+mod closed;
 mod device;
 mod doctor;
 mod failure;
@@ -36,6 +38,9 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return refused(&error),
     };
+    if args.command.answers() && closed::output_was_closed() {
+        return nobody_listens();
+    }
     log::install();
     let as_json = args.command.json();
     let ended = match args.command {
@@ -57,10 +62,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// An answer that nobody can get is not worth asking a device for, least of all changing it.
+fn nobody_listens() -> ExitCode {
+    let problem = Problem {
+        code: "output",
+        message: "standard output is closed".to_owned(),
+        hint: "open it, or send it to /dev/null where the answer is not wanted".to_owned(),
+        status: None,
+        exit: EXIT_USAGE,
+    };
+    Failure::Told(problem).report(false)
+}
+
 /// The command line could not be read, or asks for help. Whoever wants JSON gets JSON for this, too:
 /// what else was meant is not known, but that is.
 fn refused(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    if !error.use_stderr() && closed::output_was_closed() {
+        return nobody_listens();
+    }
     if !error.use_stderr() || !wants_json {
         error.exit();
     }

@@ -306,3 +306,54 @@ fn a_full_standard_error_changes_nothing() {
         }
     }
 }
+
+/// Without a standard output the answer would be lost: that is an error, and nothing is asked of
+/// the device, or changed in it, before. What is sent to /dev/null was meant to be.
+#[test]
+fn a_closed_standard_output_is_an_error() {
+    let program = command([""; 0]).get_program().to_owned();
+    let run = |line: &str| {
+        let mut shell = std::process::Command::new("sh");
+        let script = format!("exec \"$0\" {line}");
+        let ended = shell.arg("-c").arg(script).arg(&program).output().unwrap();
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("a.img");
+    let device = format!("emu:size=1m,file={}", image.display());
+    for line in [
+        &format!("identify {device}"),
+        &format!("identify --json {device}"),
+        "list",
+        "completions bash",
+        "man",
+        "--help",
+        "serve --help",
+        "--version",
+    ] {
+        let (status, stderr) = run(&format!("{line} >&-"));
+        assert_eq!(status, Some(2), "{line}: {stderr}");
+        assert!(
+            stderr.contains("standard output is closed"),
+            "{line}: {stderr}"
+        );
+        assert!(!image.exists(), "{line}: no device was opened");
+        assert_eq!(run(&format!("{line} >/dev/null")).0, Some(0), "{line}");
+        let made = std::fs::remove_file(&image).is_ok();
+        assert_eq!(made, line.contains("emu:"), "{line}");
+    }
+    // Pages that go to a folder need none.
+    let to_folder = format!("man --dir {} >&-", folder.path().display());
+    assert_eq!(run(&to_folder).0, Some(0));
+    assert!(folder.path().join("underpin.1").exists());
+}
+
+/// Where the language of faults is told, for whoever reads the help alone.
+#[test]
+fn the_help_of_serve_names_the_language_of_faults() {
+    let help = run(["serve", "--help"]).ends(0).stdout;
+    assert!(help.contains("driver/emulator/FAULTS.md"), "{help}");
+}
