@@ -385,8 +385,9 @@ impl Namespace {
 
     #[inline(always)]
     pub(crate) fn transfer(&self, lba: Lba, blocks: u64, opcode: NvmOpcode) -> Result<Io, Error> {
-        let last = self.usable_blocks.checked_sub(blocks);
-        if blocks == 0 || last.is_none_or(|last| lba.0 > last) {
+        // In this order: for a number of blocks that the caller's code names, it is one comparison.
+        let ahead = self.usable_blocks.checked_sub(lba.0);
+        if blocks == 0 || ahead.is_none_or(|ahead| blocks > ahead) {
             // Made here, so that the compiler sees which error it is, and that it is one.
             return Err(match self.why_unusable() {
                 Some(why) => Error::Unsupported {
