@@ -425,3 +425,24 @@ fn a_failure_that_was_told_is_no_news() {
         drop((queue, ns, controller));
     }
 }
+
+/// Somebody else resets the device under a sleeping host: what was in flight never completes, and
+/// the host hears of it, by that name, long before the deadline.
+#[test]
+fn a_device_reset_by_somebody_else_is_noticed_by_a_sleeper() {
+    let rig = Rig::new("size=1m,fault=drop@op=read");
+    let controller = rig.controller();
+    let ns = controller.namespace(None).unwrap();
+    let mut queue: Queue = controller.queue_pair(with(Waiting::Interrupt)).unwrap();
+    submit(&mut queue, &ns, rig.space.alloc(4096, 4096).unwrap());
+    queue.ring();
+    rig.until_fired(1);
+    // CC, with EN = 0.
+    rig.emulator.write32(0x14, 0);
+    assert!(queue.wait(Some(Instant::now() + support::hang())), "HANG");
+    let lost = take(&mut queue).unwrap_err();
+    assert!(
+        matches!(&lost, CommandError::Lost(Failure::Reset { csts: 0 })),
+        "{lost}"
+    );
+}
