@@ -14,7 +14,7 @@ use crate::iommu::Mappings;
 use crate::job::{Begun, Job, Outgoing};
 use crate::namespace::Namespace;
 use crate::nvm::{self, Limits, Transfer};
-use crate::plain::{self, Done, PlainRead};
+use crate::plain::{Done, PlainRead};
 use crate::queues::{Cq, Look, Sq};
 use crate::sgl::SglSupport;
 use crate::shadow::ShadowPages;
@@ -73,7 +73,7 @@ enum Phase {
 }
 
 /// Completions written at a time, so that those of a burst share their cache lines' way.
-const BURST: usize = plain::BURST;
+const BURST: usize = 8;
 /// Bytes moved for one queue in one batch, before others have their turn and the IOMMU's table is
 /// let go. A single command may exceed it.
 const BATCH_BYTES: u64 = 4 << 20;

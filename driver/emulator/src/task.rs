@@ -69,7 +69,7 @@ impl Core {
             now,
             timed: true,
         };
-        let (mut all, mut published, mut looks) = (0, 0, 0);
+        let (mut all, mut looks) = (0, 0);
         while all < ONE_LOCK && looks < LOOKS {
             let done = machine.batch(&cx, BUDGET);
             if done != 0 {
@@ -81,15 +81,12 @@ impl Core {
                 }
                 continue;
             }
-            if published != all {
-                published = all;
-                machine.publish(shared);
-            }
             looks += 1;
             std::hint::spin_loop();
         }
         drop(map);
-        if published != all {
+        // Not at the first look that finds nothing: a busy host is only about to ring.
+        if all != 0 {
             machine.publish(shared);
         }
         all
