@@ -12,12 +12,10 @@ from . import HERE, ROOT, Missing, Mistake, program, say
 TARGET = "x86_64-unknown-linux-gnu"
 # The guest has no C library; and QEMU's processor is not this machine's.
 RUSTFLAGS = "-C target-feature=+crt-static -C target-cpu=x86-64-v2"
-# What `cargo build` is asked for, by package; the names are those in the guest.
-ASKED = (
-    ("underpin-cli", ["--bins"]),
-    ("underpin-fio", ["--bins"]),
-    ("underpin", ["--test", "conformance"]),
-)
+# What `cargo build` is asked for, all at once: one by one, packages would be built with other features.
+PACKAGES = ("underpin", "underpin-cli", "underpin-fio", "underpin-on-device")
+ASKED = (*(f"--package={package}" for package in PACKAGES), "--bins", "--test=conformance")
+BUILT = ("underpin", "underpin-fio", "conformance", "on-device")
 
 
 def build() -> dict[str, Path]:
@@ -32,24 +30,23 @@ def build() -> dict[str, Path]:
         CARGO_TARGET_DIR=str(Path(target) / "guest"),
         CARGO_PROFILE_RELEASE_DEBUG="0",
     )
+    command = ["cargo", "build", "--release", "--target", TARGET, *ASKED]
+    say("building for the guest")
+    done = subprocess.run(
+        [*command, "--message-format=json-render-diagnostics"],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise Mistake(f"{' '.join(command)} failed")
     found: dict[str, Path] = {}
-    for package, what in ASKED:
-        command = ["cargo", "build", "--release", "--target", TARGET, "-p", package, *what]
-        say("building", package, *what)
-        done = subprocess.run(
-            [*command, "--message-format=json-render-diagnostics"],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if done.returncode != 0:
-            raise Mistake(f"{' '.join(command)} failed")
-        for line in done.stdout.splitlines():
-            message = json.loads(line)
-            if message.get("reason") == "compiler-artifact" and message.get("executable"):
-                found[message["target"]["name"]] = Path(message["executable"])
-    for name in ("underpin", "underpin-fio", "conformance"):
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("reason") == "compiler-artifact" and message.get("executable"):
+            found[message["target"]["name"]] = Path(message["executable"])
+    for name in BUILT:
         if name not in found:
             raise Mistake(f"cargo built no {name}")
     return found

@@ -7,7 +7,7 @@
     #: memory MIB          the guest's memory (1024 otherwise)
     #: bring PROGRAM       a program of this machine and its libraries go into the guest's /bin
     #: file PATH           a file of the project goes into the guest's /files
-    #: timeout SECONDS     when a guest that has not ended has failed (120 otherwise)
+    #: timeout SECONDS     when a guest that has not ended has failed (240 otherwise)
     #: expect FINDING      a finding that must be there, and else must not: see judge.py
     #: artifact NAME        must be in /artifacts when the guest ends; it comes to the host
     #: notice TEXT         in selftest/: a problem that the harness has to find, and no other
@@ -44,7 +44,7 @@ class Scenario:
     memory_mib: int = 1024
     bring: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
-    timeout_s: int = 120
+    timeout_s: int = 240
     expect: set[str] = field(default_factory=set)
     artifacts: list[str] = field(default_factory=list)
     notice: list[str] = field(default_factory=list)

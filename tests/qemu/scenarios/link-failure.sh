@@ -1,0 +1,17 @@
+# A fatal error of the PCI Express link: the kernel tells, the controller fails
+#: qemu -device pcie-root-port,id=rp1,slot=1,bus=pcie.0,addr=6
+#: qemu -blockdev driver=null-co,node-name=d0,size=1073741824,read-zeroes=on
+#: append initcall_blacklist=nvme_init
+#: qemu -device nvme,serial=one,drive=d0,bus=rp1
+address=$(nvme_functions)
+to_vfio "$address"
+loaded() { grep -q loaded /tmp/said; }
+: >/tmp/said
+on-device load "pci:$address" --timeout-ms 5000 >/tmp/said 2>&1 &
+load=$!
+eventually loaded
+monitor hmp pcie_aer_inject_error rp1 DLP
+wait $load || { cat /tmp/said; fail "it does not end well"; }
+cat /tmp/said
+grep -q '^failure: ' /tmp/said || fail "the controller has not failed"
+ok "the load ended with a failure"
