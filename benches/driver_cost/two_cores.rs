@@ -17,10 +17,10 @@ use underpin::emulator::Emulator;
 use underpin::nvme::transport::Embedded;
 use underpin::{Controller, ControllerOptions, PoolOptions};
 
-/// How often each arm runs. The depth that is held to a bar is looked at for a quarter of a minute:
+/// How often each arm runs. Depths that are held to a bar are looked at for a quarter of a minute:
 /// the processors of a virtual machine move, and few rounds see only where they were just then.
 pub(crate) const fn rounds(depth: u16) -> usize {
-    if depth == 32 { 401 } else { 101 }
+    if depth == 1 { 101 } else { 401 }
 }
 
 /// Of each round and arm, after a start-up that is not counted.

@@ -64,8 +64,7 @@ pub(crate) struct Queue<B> {
     page_bytes: u64,
     page_mask: u64,
     max_transfer_bytes: u64,
-    /// The bytes of a page that PRP1 alone may name: all of them; none where everything goes by
-    /// SGL, and once the controller is known to have failed.
+    /// The bytes of a page that PRP1 alone may name: all of them; none where everything goes by SGL.
     direct_bytes: u64,
     sgl: SglRule,
     // Time.
