@@ -788,7 +788,7 @@ fn a_host_that_is_late_does_not_blame_the_device() {
     // Polls with no budget look at the clock, and see all eight in flight.
     (0..256).for_each(|_| assert_eq!(queue.poll(0, drop), 0));
     rig.until("eight completions", |stats| {
-        stats.completions == completions + 8
+        stats.completions >= completions + 8
     });
     // It looks all the time, and takes nothing: not a host that was away.
     let late = rt::Instant::now() + Duration::from_millis(1000);
@@ -810,7 +810,7 @@ fn a_host_that_is_late_does_not_blame_the_device() {
     }
     queue.ring();
     rig.until("three completions", |stats| {
-        stats.completions == completions + 11
+        stats.completions >= completions + 11
     });
     within_limit("the deadline", || {
         queue.poll(0, drop);

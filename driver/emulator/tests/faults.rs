@@ -243,6 +243,8 @@ fn never_ready_and_never_disabled() {
         Mode::Thread,
     );
     host.enable();
+    host.wait(|| (fired(&host.emu) == [1, 0]).then_some(()))
+        .unwrap();
     host.pass(Duration::from_millis(5));
     assert!(!host.csts().rdy() && !host.csts().cfs());
     // This clearing of EN is ignored, so the controller stays where it was.
