@@ -13,7 +13,7 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// [`line`], formatted, behind the program's name.
+/// [`line()`], formatted, behind the program's name.
 macro_rules! complain {
     ($($argument:tt)*) => {
         $crate::log::line(&format!("underpin-fio: {}", format_args!($($argument)*)))
