@@ -424,5 +424,17 @@ fn memory_that_no_prp_can_name_is_refused() {
         &[(0, 0, (256 << 10) - 512), (1, 0, 1024)],
     );
     assert!(refused(&mut bench, 513, late).contains("pages of 4096"));
+    // No slot was lost to a refusal.
+    let tokens: Vec<_> = (0..bench.queue.depth())
+        .map(|_| {
+            let io = bench.namespace.read(Lba(0), 1).unwrap();
+            let runs = Runs::of(vec![page()], &[(0, 0, 512)]);
+            bench.queue.submit(io, runs).map_err(Error::from).unwrap()
+        })
+        .collect();
+    for token in tokens {
+        let ended = bench.queue.wait_for(token);
+        ended.result.unwrap();
+    }
     bench.end();
 }
