@@ -297,9 +297,11 @@ impl Emulator {
         &self.0.shared.name
     }
 
-    /// Figures since the controller was made, as of its last batch.
+    /// Figures since the controller was made. What a host has seen is in them: it waits for the
+    /// end of a batch that is under way.
     pub fn stats(&self) -> EmulatorStats {
         let shared = &self.0.shared;
+        let _between_batches = shared.iommu.pause();
         let mut stats = shared.stats.read();
         stats.blocked_dma = shared.iommu.fault_count();
         stats.interrupts = shared.vectors.raised.load(Ordering::Relaxed);

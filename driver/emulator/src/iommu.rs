@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use underpin_dma::rt::Waker;
-use underpin_dma::rt::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard};
+use underpin_dma::rt::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use underpin_dma::{Access, Iova, MapRequest, Mapper, MapperError, Memory};
 
 /// Which way DMA went, seen from the host's memory.
@@ -123,6 +123,11 @@ impl Iommu {
 
     pub(crate) fn set_waker(&self, waker: Waker) {
         let _ = self.waker.set(waker);
+    }
+
+    /// Keeps batches from being made.
+    pub(crate) fn pause(&self) -> RwLockWriteGuard<'_, Mappings> {
+        self.table.write()
     }
 
     /// Access to the table; while it lives nothing is mapped or unmapped.

@@ -39,16 +39,15 @@ impl Core {
         let Self {
             shared, machine, ..
         } = self;
-        let done = {
-            let map = shared.iommu.read();
-            let cx = Cx {
-                shared,
-                map: &map,
-                now: now.unwrap_or(Instant::START),
-                timed: now.is_some(),
-            };
-            machine.batch(&cx, BUDGET)
+        let map = shared.iommu.read();
+        let cx = Cx {
+            shared,
+            map: &map,
+            now: now.unwrap_or(Instant::START),
+            timed: now.is_some(),
         };
+        let done = machine.batch(&cx, BUDGET);
+        // Under the lock, for whoever asks: what a host has seen is counted then.
         if done > 0 {
             machine.publish(shared);
         }
@@ -84,11 +83,11 @@ impl Core {
             looks += 1;
             std::hint::spin_loop();
         }
-        drop(map);
         // Not at the first look that finds nothing: a busy host is only about to ring.
         if all != 0 {
             machine.publish(shared);
         }
+        drop(map);
         all
     }
 
@@ -126,17 +125,15 @@ impl Core {
         let Self {
             shared, machine, ..
         } = self;
-        let sleeps = {
-            let map = shared.iommu.read();
-            let cx = Cx {
-                shared,
-                map: &map,
-                // Times are the task loop's business.
-                now: Instant::START,
-                timed: false,
-            };
-            machine.before_sleep(&cx)
+        let map = shared.iommu.read();
+        let cx = Cx {
+            shared,
+            map: &map,
+            // Times are the task loop's business.
+            now: Instant::START,
+            timed: false,
         };
+        let sleeps = machine.before_sleep(&cx);
         machine.publish(shared);
         sleeps
     }
