@@ -3,9 +3,8 @@
 use crate::machine::Machine;
 use crate::sysfs;
 use serde::Serialize;
+use underpin::nvme::PciClass;
 
-/// Class 06h (bridge): the kernel does not count these (their driver does no DMA of its own).
-const BRIDGE_CLASS: u32 = 0x06;
 /// Drivers that let the other functions of a group be used by VFIO.
 const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
 
@@ -39,8 +38,10 @@ impl Group {
         let others = others.iter().map(|path| {
             let address = sysfs::name_of(path);
             let driver = machine.driver(&address);
-            let class = sysfs::hex(&machine.function(&address).join("class"));
-            let is_bridge = class.is_some_and(|class| class >> 16 == BRIDGE_CLASS);
+            // Kernels before 5.19 count no bridges; later ones go by the driver, and theirs is
+            // pcieport as a rule.
+            let class = sysfs::class(&machine.function(&address));
+            let is_bridge = class.is_some_and(PciClass::is_bridge);
             let lets = |driver: &String| is_vfio(driver) || HARMLESS.contains(&driver.as_str());
             Member {
                 blocks: !is_bridge && !driver.as_ref().is_none_or(lets),

@@ -5,10 +5,9 @@ use serde::Serialize;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use underpin::nvme::PciClass;
 use underpin::spec::identify::Ascii;
 
-/// PCI class 01h (mass storage), subclass 08h (non-volatile memory): whatever the interface.
-const NVME_CLASS: u32 = 0x0108;
 /// An attribute is a page at most.
 const ATTRIBUTE_BYTES: u64 = 4096;
 /// The kernel counts a block device's size in these, whatever its blocks are.
@@ -94,10 +93,7 @@ pub(crate) fn controller_at(root: &Path, address: &str) -> Option<PciController>
 
 /// The device, if it is an NVMe controller.
 fn controller(root: &Path, device: &Path) -> Option<PciController> {
-    let class = hex(&device.join("class"))?;
-    if class >> 8 != NVME_CLASS {
-        return None;
-    }
+    let class = class(device).filter(|class| class.is_nvme())?;
     let id = |name| {
         Some(format!(
             "{:#06x}",
@@ -106,7 +102,7 @@ fn controller(root: &Path, device: &Path) -> Option<PciController> {
     };
     let mut found = PciController {
         address: name_of(device),
-        class: format!("{class:#08x}"),
+        class: class.to_string(),
         vendor_id: id("vendor"),
         device_id: id("device"),
         driver: link(&device.join("driver")),
@@ -207,6 +203,11 @@ pub(crate) fn attribute(path: &Path) -> Option<String> {
 pub(crate) fn hex(path: &Path) -> Option<u32> {
     let text = attribute(path)?;
     u32::from_str_radix(text.strip_prefix("0x")?, 16).ok()
+}
+
+/// What a PCI function says that it is.
+pub(crate) fn class(device: &Path) -> Option<PciClass> {
+    attribute(&device.join("class"))?.parse().ok()
 }
 
 /// The last part of what a link points to, whether or not that exists.

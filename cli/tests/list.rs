@@ -70,7 +70,9 @@ fn machine() -> Sysfs {
                 ("vendor", "0x1b36"),
                 ("device", "0x0010"),
             ],
-        );
+        )
+        // NVMHCI: flash with other registers.
+        .device("0000:04:00.0", &[("class", "0x010801")]);
     sysfs
 }
 
@@ -99,7 +101,7 @@ fn every_nvme_controller_is_listed_with_what_sysfs_says() {
     assert_eq!(
         rest.len(),
         2,
-        "any interface of the class counts, other classes do not"
+        "both interfaces of NVMe count, other classes do not"
     );
     assert_eq!(
         (&rest[0]["driver"], &rest[0]["numa_node"]),

@@ -233,8 +233,9 @@ pub(crate) fn nvme_function(machine: &Machine, address: &str) -> Result<PciContr
     }
     let message = match sysfs::attribute(&machine.function(address).join("class")) {
         Some(class) => format!(
-            "{address} is no NVMe controller: its class is {}, theirs is 0x0108xx",
-            text::escape(&class)
+            "{address} is no NVMe controller: its class is {}, theirs is {}",
+            text::escape(&class),
+            underpin::nvme::PciClass::NVME
         ),
         None => format!("there is no PCI function {address}"),
     };
