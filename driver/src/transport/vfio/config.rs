@@ -1,17 +1,36 @@
 //! A function's configuration space, by `pread` and `pwrite`, with every error told.
-//! What reads as all ones comes from no device: it proves nothing.
+//! What reads as all ones or as zero comes from no device: it proves nothing.
+use crate::PciClass;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+/// Who answers. The kernel gives vendor and device from its own memory (vfio-pci: virtual functions
+/// have none of their own), so these are right even when the device is gone; the class comes from
+/// the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) vendor: u16,
+    pub(super) device: u16,
+    pub(super) class: PciClass,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:04x}:{:04x}, class {}",
+            self.vendor, self.device, self.class
+        )
+    }
+}
+
 /// The part of PCI's header that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) vendor: u16,
-    pub(super) device: u16,
+    pub(super) identity: Identity,
     pub(super) command: u16,
-    /// Base class, subclass, programming interface.
-    pub(super) class: [u8; 3],
 }
 
 const COMMAND: u64 = 4;
@@ -20,21 +39,41 @@ const HEADER_BYTES: usize = 12;
 pub(super) const MEMORY: u16 = 1 << 1;
 pub(super) const MASTER: u16 = 1 << 2;
 const NO_INTX: u16 = 1 << 10;
-/// Mass storage, non-volatile memory, NVM Express.
-pub(super) const NVME_CLASS: [u8; 3] = [1, 8, 2];
 
 impl Header {
     /// `None` for what no function says: there is none any more.
     pub(super) fn parse(bytes: [u8; HEADER_BYTES]) -> Option<Self> {
-        let [v0, v1, d0, d1, c0, c1, _, _, _, interface, subclass, base] = bytes;
+        let [
+            v0,
+            v1,
+            d0,
+            d1,
+            c0,
+            c1,
+            s0,
+            s1,
+            revision,
+            interface,
+            subclass,
+            base,
+        ] = bytes;
         let header = Self {
-            vendor: u16::from_le_bytes([v0, v1]),
-            device: u16::from_le_bytes([d0, d1]),
+            identity: Identity {
+                vendor: u16::from_le_bytes([v0, v1]),
+                device: u16::from_le_bytes([d0, d1]),
+                class: PciClass(u32::from_be_bytes([0, base, subclass, interface])),
+            },
             command: u16::from_le_bytes([c0, c1]),
-            class: [base, subclass, interface],
         };
         // No vendor has these numbers; a bridge answers so for a function that is not there.
-        (header.vendor != u16::MAX && header.vendor != 0).then_some(header)
+        let no_vendor = matches!(header.identity.vendor, 0 | u16::MAX);
+        // Nor has any controller this revision and class; unlike the vendor, they are the device's
+        // own words.
+        let own = [revision, interface, subclass, base];
+        let no_class = own == [0; 4] || own == [0xff; 4];
+        // Command and status, too: the status has bits that are always zero.
+        let no_command = [c0, c1, s0, s1] == [0xff; 4];
+        (!no_vendor && !no_class && !no_command).then_some(header)
     }
 }
 
@@ -45,8 +84,8 @@ pub(super) enum ConfigError {
     Io(#[from] io::Error),
     #[error("its configuration space reads as all ones or zero: it is gone")]
     Gone,
-    #[error("it answers as {found:04x?}, and was {was:04x?}: it is another device")]
-    Other { was: (u16, u16), found: (u16, u16) },
+    #[error("it answers as {found}, and was {was}: it is another device")]
+    Other { was: Identity, found: Identity },
     #[error("its command register reads {found:#06x} after {written:#06x} was written")]
     NotTaken { written: u16, found: u16 },
 }
@@ -93,12 +132,14 @@ impl Config<'_> {
         }
     }
 
-    /// No DMA from now on. `Ok` is proof: the device that was opened, `was`, says so itself.
-    pub(super) fn stop_bus_master(self, was: (u16, u16)) -> Result<(), ConfigError> {
+    /// No DMA from now on. `Ok` is proof: the device that was opened, `was`, says so itself, and
+    /// its answer comes behind whatever it wrote before (PCI Express Base 4.0, 2.4.1: a completion
+    /// does not pass posted writes).
+    pub(super) fn stop_bus_master(self, was: Identity) -> Result<(), ConfigError> {
         let written = self.header()?.command & !MASTER;
         self.set_command(written)?;
         let header = self.header()?;
-        let found = (header.vendor, header.device);
+        let found = header.identity;
         if found != was {
             return Err(ConfigError::Other { was, found });
         }
@@ -126,6 +167,11 @@ mod tests {
     }
 
     const NVME: [u8; HEADER_BYTES] = [0x36, 0x1b, 0x10, 0, 0, 0, 0x10, 0, 2, 2, 8, 1];
+    const WAS: Identity = Identity {
+        vendor: 0x1b36,
+        device: 0x10,
+        class: PciClass::NVME,
+    };
 
     /// On and off again, with what the device then says; nothing else in the register changes.
     #[test]
@@ -140,42 +186,68 @@ mod tests {
         let header = config.enable_memory().unwrap();
         assert_eq!(config.header().unwrap().command, 0x100 | MEMORY | NO_INTX);
         config.start_bus_master().unwrap();
-        assert_eq!(
-            (header.vendor, header.device, header.class),
-            (0x1b36, 0x10, NVME_CLASS)
-        );
+        assert_eq!(header.identity, WAS);
         assert_eq!(
             config.header().unwrap().command,
             0x100 | MEMORY | MASTER | NO_INTX
         );
-        config.stop_bus_master((0x1b36, 0x10)).unwrap();
+        config.stop_bus_master(WAS).unwrap();
         assert_eq!(config.header().unwrap().command, 0x100 | MEMORY | NO_INTX);
     }
 
     /// All ones, all zero, another device, and a file that ends are no proof that DMA is over.
     #[test]
     fn what_is_not_the_device_proves_nothing() {
-        for bytes in [[0xff; HEADER_BYTES], [0; HEADER_BYTES]] {
+        let is_gone = |bytes: [u8; HEADER_BYTES]| {
             let file = function(bytes);
             let config = Config {
                 file: &file,
                 offset: OFFSET,
             };
-            let error = config.stop_bus_master((0x1b36, 0x10)).unwrap_err();
-            assert!(matches!(error, ConfigError::Gone), "{error}");
+            let error = config.stop_bus_master(WAS).unwrap_err();
+            assert!(matches!(error, ConfigError::Gone), "{bytes:x?}: {error}");
             assert!(config.enable_memory().is_err() && config.start_bus_master().is_err());
-        }
+        };
+        is_gone([0xff; HEADER_BYTES]);
+        is_gone([0; HEADER_BYTES]);
         let file = function(NVME);
         let config = Config {
             file: &file,
             offset: OFFSET,
         };
-        let error = config.stop_bus_master((0x8086, 0x10)).unwrap_err();
-        assert!(matches!(error, ConfigError::Other { .. }), "{error}");
+        let mut others = [WAS; 3];
+        others[0].vendor = 0x8086;
+        others[1].device = 0x11;
+        others[2].class = PciClass(0x01_08_03);
+        for other in others {
+            let error = config.stop_bus_master(other).unwrap_err();
+            assert!(matches!(error, ConfigError::Other { .. }), "{error}");
+        }
         let past = Config {
             file: &file,
             offset: OFFSET + 8,
         };
         assert!(matches!(past.header(), Err(ConfigError::Io(_))));
+    }
+
+    /// The kernel answers for vendor and device itself, whatever has become of the device: these
+    /// being right proves nothing when the rest is all ones or zero.
+    #[test]
+    fn the_kernels_own_numbers_prove_nothing() {
+        for gone in [0, 0xff] {
+            let mut bytes = [gone; HEADER_BYTES];
+            bytes[..4].copy_from_slice(&NVME[..4]);
+            // The bit for INTx is the kernel's, too.
+            for intx in [0x04, 0] {
+                bytes[5] = bytes[5] & !0x04 | intx;
+                let file = function(bytes);
+                let config = Config {
+                    file: &file,
+                    offset: OFFSET,
+                };
+                let error = config.stop_bus_master(WAS).unwrap_err();
+                assert!(matches!(error, ConfigError::Gone), "{bytes:x?}: {error}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! One IOMMU context and the devices behind it: a container of type 1 with its groups, or an
 //! iommufd's address space. A [`DmaSpace`](underpin_dma::DmaSpace) has one where it can, whatever
 //! number of devices it has.
+use super::groups::Groups;
 use super::info::{self, IommuInfo};
 use super::kernel::{self, Request};
 use super::sysfs::{Function, Places, Way, refusal};
@@ -51,26 +52,10 @@ impl std::fmt::Debug for Kind {
 
 #[derive(Debug, Default)]
 struct Members {
-    groups: Vec<Group>,
-    /// Devices attached to an iommufd's address space.
-    devices: usize,
+    groups: Groups,
     usable: Vec<RangeInclusive<u64>>,
     /// Where the first of its devices is attached that is somewhere.
     numa_node: Option<u32>,
-}
-
-#[derive(Debug)]
-struct Group {
-    number: u32,
-    file: File,
-    devices: usize,
-}
-
-/// A device's place in its context; to be given back with [`Context::leave`].
-#[derive(Debug)]
-pub(super) enum Place {
-    Group(u32),
-    Attached,
 }
 
 /// Every context of this process, so that a space's next device finds its own.
@@ -82,7 +67,7 @@ pub(super) fn enter(
     function: &Function,
     way: Way,
     space: SpaceId,
-) -> Result<(Arc<Context>, File, Place), String> {
+) -> Result<(Arc<Context>, File), String> {
     // Held throughout: two devices opened at once shall find the same one.
     let mut contexts = CONTEXTS.lock();
     contexts.retain(|context| context.strong_count() > 0);
@@ -90,7 +75,10 @@ pub(super) fn enter(
     let mut known = known.filter(|context| context.space == space && context.takes(&way));
     if let Some(context) = known.next() {
         match context.admit(places, function, &way) {
-            Ok((file, place)) => return Ok((context, file, place)),
+            Ok(file) => {
+                tracing::info!(device = %function.address, context = context.name, "opened by VFIO");
+                return Ok((context, file));
+            }
             // Behind another IOMMU, perhaps, or with other reserved addresses.
             Err(error) => tracing::info!(
                 device = %function.address, context = context.name, error,
@@ -99,11 +87,11 @@ pub(super) fn enter(
         }
     }
     let context = Context::new(&way, space)?;
-    let (file, place) = context.admit(places, function, &way)?;
+    let file = context.admit(places, function, &way)?;
     tracing::info!(device = %function.address, context = context.name, "opened by VFIO");
     let context = Arc::new(context);
     contexts.push(Arc::downgrade(&context));
-    Ok((context, file, place))
+    Ok((context, file))
 }
 
 impl Context {
@@ -156,23 +144,18 @@ impl Context {
     }
 
     /// Opens a function behind this context.
-    fn admit(
-        &self,
-        places: &Places,
-        function: &Function,
-        way: &Way,
-    ) -> Result<(File, Place), String> {
+    fn admit(&self, places: &Places, function: &Function, way: &Way) -> Result<File, String> {
         let mut members = self.members.lock();
-        let admitted = match (&self.kind, way) {
+        let file = match (&self.kind, way) {
             (Kind::Type1(container), _) => {
-                let file = join_group(&mut members, container, places, function)?;
-                (file, Place::Group(function.group))
+                join_group(&mut members.groups, container, places, function)?
             }
-            (Kind::Iommufd(iommufd), Way::Iommufd { device, .. }) => {
-                let file = device.try_clone().map_err(|error| error.to_string())?;
+            (Kind::Iommufd(iommufd), Way::Iommufd { node, .. }) => {
+                let file = super::sysfs::open(node);
+                let file = file.map_err(|error| refusal(node, &error, function.address))?;
                 attach(&file, iommufd)?;
-                members.devices += 1;
-                (file, Place::Attached)
+                members.groups.enter(function.group, None);
+                file
             }
             (Kind::Iommufd(_), Way::Group) => {
                 return Err("the space's other devices are behind iommufd".to_owned());
@@ -182,58 +165,54 @@ impl Context {
             Ok(usable) => {
                 members.usable = usable;
                 members.numa_node = members.numa_node.or(function.numa_node);
+                Ok(file)
             }
             Err(error) => {
                 drop(members);
-                let (file, place) = admitted;
-                let _ = self.leave(file, place);
-                return Err(format!("the IOMMU's address ranges cannot be had: {error}"));
+                let _ = self.leave(file, function.group);
+                Err(format!("the IOMMU's address ranges cannot be had: {error}"))
             }
         }
-        Ok(admitted)
     }
 
-    /// Closes a device. `Ok` is proof that it reaches nothing of this context any more: its group
-    /// is out of the container, or it is detached from the address space.
-    pub(super) fn leave(&self, file: File, place: Place) -> io::Result<()> {
+    /// Closes a device of a group. `Ok` is proof that it reaches nothing of this context any more:
+    /// it was the last one of its group, and the group is out of the container, or detached from
+    /// the address space.
+    pub(super) fn leave(&self, file: File, group: u32) -> io::Result<()> {
         let mut members = self.members.lock();
-        let left = match place {
-            Place::Attached => {
+        match &self.kind {
+            // The kernel takes the address space from a group with its last device (iommufd's
+            // `iommufd_hw_pagetable_detach`). The space and its mappings stay: the next device may
+            // come.
+            Kind::Iommufd(_) => members.groups.leave(group, |_group, _is_last| {
                 let detached = kernel::ask(file.as_fd(), Request::Detach, &[0], 0);
                 drop(file);
-                members.devices -= 1;
-                // The address space and its mappings stay: the next device may come.
                 detached.map(|_| ())
-            }
-            Place::Group(number) => {
+            }),
+            Kind::Type1(_) => {
+                // Before the group: it can leave when none of its devices is open. That this one
+                // is closed proves nothing by itself: another process may have it, or a mapping.
                 drop(file);
-                let Some(at) = members
-                    .groups
-                    .iter()
-                    .position(|group| group.number == number)
-                else {
-                    return Ok(());
-                };
-                let group = &mut members.groups[at];
-                group.devices -= 1;
-                if group.devices > 0 {
-                    // The container is the others' as well; closed, as it is, proves nothing:
-                    // another process may have the file, or a mapping of it.
-                    return Err(io::Error::other(
-                        "another device of its group is still open",
-                    ));
+                let mut is_refused = false;
+                let left = members.groups.leave(group, |file, is_last| {
+                    let left = match (file, is_last) {
+                        (Some(file), true) => kernel::unset_container(file),
+                        _ => Ok(()),
+                    };
+                    is_refused = left.is_err();
+                    left
+                });
+                if is_refused {
+                    // Somebody else has a device of it; its file would be in their way.
+                    members.groups.forget(group);
                 }
-                let left = kernel::unset_container(&group.file);
-                members.groups.remove(at);
+                if members.groups.is_empty() && left.is_ok() {
+                    // The kernel takes the IOMMU from a container whose last group goes.
+                    self.dissolved.store(true, Ordering::Release);
+                }
                 left
             }
-        };
-        let is_empty = members.groups.is_empty() && matches!(self.kind, Kind::Type1(_));
-        if is_empty && left.is_ok() {
-            // The kernel takes the IOMMU from a container whose last group goes.
-            self.dissolved.store(true, Ordering::Release);
         }
-        left
     }
 
     fn type1_info(&self, container: &VfioContainer) -> Result<IommuInfo, String> {
@@ -243,7 +222,7 @@ impl Context {
             let asked = kernel::ask(fd, Request::IommuInfo, &[0], room);
             let (_, bytes) = asked.map_err(|error| error.to_string())?;
             let found = info::iommu(&bytes).map_err(|error| error.to_string())?;
-            if found.needed_bytes <= bytes.len() || found.needed_bytes > 1 << 20 {
+            if found.needed_bytes <= room || found.needed_bytes > 1 << 20 {
                 return Ok(found);
             }
             room = found.needed_bytes;
@@ -278,7 +257,7 @@ impl Context {
 
 /// Opens a function of a group, which joins the container if it is not there yet.
 fn join_group(
-    members: &mut Members,
+    groups: &mut Groups,
     container: &VfioContainer,
     places: &Places,
     function: &Function,
@@ -291,13 +270,9 @@ fn join_group(
             refusal(&node, &error, function.address)
         })
     };
-    if let Some(group) = members
-        .groups
-        .iter_mut()
-        .find(|group| group.number == number)
-    {
-        let file = open(&group.file)?;
-        group.devices += 1;
+    if let Some(group) = groups.file(number) {
+        let file = open(group)?;
+        groups.enter(number, None);
         return Ok(file);
     }
     let node = places.group_node(number);
@@ -307,15 +282,12 @@ fn join_group(
     let (_, status) = status.map_err(|error| format!("{}: {error}", node.display()))?;
     let flags = info::word(&status, 4).map_err(|error| error.to_string())?;
     if flags & vfio::VFIO_GROUP_FLAGS_VIABLE == 0 {
-        return Err(format!(
-            "its IOMMU group {number} is not viable: another driver has one of its devices; \
-             `underpin doctor` names it"
-        ));
+        return Err(places.not_viable(function));
     }
     let fd = kernel::container(container);
     kernel::set_container(&group, fd)
         .map_err(|error| format!("group {number} cannot join the container: {error}"))?;
-    let is_first = members.groups.is_empty();
+    let is_first = groups.is_empty();
     let opened = match is_first {
         true => kernel::set_iommu(fd, vfio::VFIO_TYPE1v2_IOMMU)
             .map_err(|error| no_iommu(number, &error)),
@@ -323,11 +295,7 @@ fn join_group(
     };
     match opened.and_then(|()| open(&group)) {
         Ok(file) => {
-            members.groups.push(Group {
-                number,
-                file: group,
-                devices: 1,
-            });
+            groups.enter(number, Some(group));
             Ok(file)
         }
         Err(error) => {
@@ -357,7 +325,10 @@ fn attach(device: &File, iommufd: &VfioIommufd) -> Result<(), String> {
     kernel::ask(device.as_fd(), Request::BindIommufd, &bind, 0).map_err(|error| {
         match Errno::from_io_error(&error) {
             Some(Errno::BUSY | Errno::INVAL) => {
-                format!("another process has this device, or one of its group ({error}); end it")
+                format!(
+                    "another process has this device, or one of its group ({error}), or another \
+                     DmaSpace of this one; end it"
+                )
             }
             _ => format!("the device cannot be bound to iommufd: {error}"),
         }

@@ -1,7 +1,7 @@
 //! An open VFIO device: its registers, its interrupts, its end.
 //! Control path: whoever has it holds the lock on it.
-use super::config::{Config, NVME_CLASS};
-use super::context::{Context, Place};
+use super::config::{Config, ConfigError, Identity};
+use super::context::Context;
 use super::info::{self, RegionInfo};
 use super::kernel::{self, Request};
 use std::fs::File;
@@ -22,12 +22,12 @@ const MOST_VECTORS: u32 = 2048;
 #[derive(Debug)]
 pub(super) struct Device {
     file: File,
-    place: Place,
+    group: u32,
     bar0: RegionInfo,
     config_offset: u64,
     can_reset: bool,
-    /// Vendor and device: who answers later must be the same.
-    identity: (u16, u16),
+    /// Who answers later must be the same.
+    identity: Identity,
     /// MSI-X vectors; 0 where they cannot be had.
     pub(super) vectors: u32,
     /// MSI-X is on, with so many.
@@ -36,11 +36,11 @@ pub(super) struct Device {
 
 impl Device {
     /// Looks at what was opened, and switches memory accesses and DMA on.
-    pub(super) fn new(context: &Context, file: File, place: Place) -> Result<Self, String> {
+    pub(super) fn new(context: &Context, file: File, group: u32) -> Result<Self, String> {
         match Self::look(&file) {
             Ok((bar0, config_offset, can_reset, identity, vectors)) => Ok(Self {
                 file,
-                place,
+                group,
                 bar0,
                 config_offset,
                 can_reset,
@@ -49,14 +49,13 @@ impl Device {
                 enabled: None,
             }),
             Err(error) => {
-                let _ = context.leave(file, place);
+                let _ = context.leave(file, group);
                 Err(error)
             }
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "taken apart at once")]
-    fn look(file: &File) -> Result<(RegionInfo, u64, bool, (u16, u16), u32), String> {
+    fn look(file: &File) -> Result<(RegionInfo, u64, bool, Identity, u32), String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let asked = kernel::ask(file.as_fd(), Request::DeviceInfo, &[0], 24);
         let (_, device) = asked.map_err(|error| text(&error))?;
@@ -80,10 +79,11 @@ impl Device {
             offset: config_offset,
         };
         let header = config.enable_memory().map_err(|error| text(&error))?;
-        if header.class != NVME_CLASS {
+        let identity = header.identity;
+        if !identity.class.is_nvme() {
             return Err(format!(
-                "it is no NVMe controller: its class is {:02x?}",
-                header.class
+                "it is no NVMe controller: its class is {}",
+                identity.class
             ));
         }
         quiesce(file, bar0.offset)?;
@@ -94,13 +94,7 @@ impl Device {
             _ => count.min(MOST_VECTORS),
         };
         let can_reset = flags & vfio::VFIO_DEVICE_FLAGS_RESET != 0;
-        Ok((
-            bar0,
-            config_offset,
-            can_reset,
-            (header.vendor, header.device),
-            vectors,
-        ))
+        Ok((bar0, config_offset, can_reset, identity, vectors))
     }
 
     pub(super) const fn file(&self) -> &File {
@@ -212,21 +206,30 @@ impl Device {
             Err(_) => self.reset(),
         };
         // A mapping has the file open, too.
-        let retired = retire();
-        let left = context.leave(self.file, self.place);
-        match (stopped, reset, left) {
-            (Ok(()), ..) => Ok("bus master off"),
-            (_, Ok(()), _) => Ok("function reset"),
-            (.., Ok(())) => Ok("closed, and its group detached"),
-            (Err(stopped), Err(reset), Err(left)) => Err(format!(
-                "its DMA may go on: {stopped}; the reset failed: {reset}; it could not be \
-                 detached: {left}{}",
-                match retired {
-                    Ok(()) => String::new(),
-                    Err(error) => format!("; its registers stay mapped: {error}"),
-                }
-            )),
+        if let Err(error) = retire() {
+            tracing::warn!(
+                %error,
+                "its registers stay mapped, so it stays open: the kernel waits for the end of this \
+                 process before it has the device back"
+            );
         }
+        proof(stopped, reset, context.leave(self.file, self.group))
+    }
+}
+
+/// What of it is proof that a device's DMA has ended, in the order in which it was tried.
+fn proof(
+    bus_master_off: Result<(), ConfigError>,
+    reset: io::Result<()>,
+    left: io::Result<()>,
+) -> Result<&'static str, String> {
+    match (bus_master_off, reset, left) {
+        (Ok(()), ..) => Ok("bus master off"),
+        (_, Ok(()), _) => Ok("function reset"),
+        (.., Ok(())) => Ok("closed, and its group detached"),
+        (Err(stopped), Err(reset), Err(left)) => Err(format!(
+            "its DMA may go on: {stopped}; the reset failed: {reset}; it was not detached: {left}"
+        )),
     }
 }
 
@@ -308,6 +311,35 @@ mod tests {
         file.read_exact_at(&mut bytes, BAR0 + offset::CC as u64)
             .unwrap();
         u32::from_le_bytes(bytes)
+    }
+
+    /// Each of the three is proof by itself; none of them is none. What could not be asked any more
+    /// is not what was answered.
+    #[test]
+    fn one_of_three_is_proof() {
+        let said = |off: bool, reset: bool, left: bool| {
+            let no = |what: &str| Err(io::Error::other(what.to_owned()));
+            proof(
+                if off { Ok(()) } else { Err(ConfigError::Gone) },
+                if reset { Ok(()) } else { no("no reset") },
+                if left {
+                    Ok(())
+                } else {
+                    no("one more of its group")
+                },
+            )
+        };
+        for both in 0..4 {
+            let (reset, left) = (both & 1 != 0, both & 2 != 0);
+            assert_eq!(said(true, reset, left), Ok("bus master off"));
+        }
+        assert_eq!(said(false, true, false), Ok("function reset"));
+        let detached = "closed, and its group detached";
+        assert_eq!(said(false, false, true), Ok(detached));
+        let error = said(false, false, false).unwrap_err();
+        for why in ["it is gone", "no reset", "one more of its group"] {
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     /// A controller that somebody left enabled is disabled before it may do DMA, or is not had.

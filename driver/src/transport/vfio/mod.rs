@@ -1,12 +1,13 @@
 //! A controller on the PCI bus, given to this process by the kernel's VFIO: BAR0 mapped, DMA held
 //! by the IOMMU, interrupts by eventfd, and an end that is proven whatever becomes of the device.
 //!
-//! `sysfs` says what is in the way, `context` is the IOMMU's side, `device` the function's, `bar`
-//! its registers; `info` and `config` read what kernel and device say; `kernel` makes the calls.
+//! `sysfs` says what is in the way, `context` is the IOMMU's side with its `groups`, `device` the
+//! function's, `bar` its registers; `info` and `config` read what kernel and device say; `kernel` makes the calls.
 mod bar;
 mod config;
 mod context;
 mod device;
+mod groups;
 mod info;
 mod kernel;
 mod sysfs;
@@ -99,8 +100,8 @@ impl Vfio {
         let watched = Arc::new(Watched::new().map_err(|error| error.to_string())?);
         let function = places.examine(address)?;
         let way = places.choose(&function)?;
-        let (context, file, place) = context::enter(places, &function, way, space.id())?;
-        let device = Device::new(&context, file, place)?;
+        let (context, file) = context::enter(places, &function, way, space.id())?;
+        let device = Device::new(&context, file, function.group)?;
         let bar0 = device.bar0();
         let mapped = Bar::map(device.file(), bar0.offset, &bar0.areas);
         let bar = mapped.unwrap_or_else(|error| {

@@ -1,6 +1,6 @@
 //! What stands between a user and a function, as the system's files show it: is it there, whose is
 //! it, is there an IOMMU, may its group be opened. Each fault is one message with the next step.
-use crate::PciAddress;
+use crate::{PciAddress, PciClass};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -35,8 +35,9 @@ pub(super) struct Function {
 /// How a function is opened.
 #[derive(Debug)]
 pub(super) enum Way {
-    /// `/dev/iommu`, and the function's own node.
-    Iommufd { iommufd: File, device: File },
+    /// `/dev/iommu`, with the function's own node, which is opened anew by each attempt: a file of
+    /// it can be bound once in its life.
+    Iommufd { iommufd: File, node: PathBuf },
     /// The group in a container of type 1.
     Group,
 }
@@ -59,10 +60,12 @@ impl Places {
                     .to_owned(),
             );
         }
-        let class = read(&folder.join("class")).unwrap_or_default();
-        if !class.is_empty() && class != "0x010802" {
+        if let Some(class) = class(&folder)
+            && !class.is_nvme()
+        {
             return Err(format!(
-                "it is no NVMe controller: its class is {class}, and 0x010802 is wanted"
+                "it is no NVMe controller: its class is {class}, and {} is wanted",
+                PciClass::NVME
             ));
         }
         // Before its driver: without an IOMMU, binding it to VFIO would not help.
@@ -96,29 +99,41 @@ impl Places {
         })
     }
 
-    /// A group can be opened when no other driver has one of its devices.
+    /// A group can be opened when no other driver has one of its devices, but for those that do
+    /// no DMA. Bridges are let pass: kernels before 5.19 never counted them, later ones go by the
+    /// driver, and then the kernel says so itself.
     fn check_viable(&self, folder: &Path, group: u32) -> Result<(), String> {
+        let others = self.others(folder, |driver, class| {
+            !tolerates(driver) && !class.is_some_and(PciClass::is_bridge)
+        });
+        match others.is_empty() {
+            true => Ok(()),
+            false => Err(not_viable(group, &others)),
+        }
+    }
+
+    /// Why the kernel finds the group not viable: whoever has one of its devices.
+    pub(super) fn not_viable(&self, function: &Function) -> String {
+        let folder = self.function(function.address);
+        let others = self.others(&folder, |driver, _class| !tolerates(driver));
+        not_viable(function.group, &others)
+    }
+
+    /// The devices of a function's group with such a driver, and the driver.
+    fn others(&self, folder: &Path, which: impl Fn(&str, Option<PciClass>) -> bool) -> Vec<String> {
         let Ok(devices) = std::fs::read_dir(folder.join("iommu_group/devices")) else {
-            return Ok(());
+            return Vec::new();
         };
         let mut others: Vec<_> = devices
             .flatten()
             .filter_map(|device| {
                 let driver = link(&device.path().join("driver"))?;
-                let fits = is_vfio(&driver) || matches!(driver.as_str(), "pci-stub" | "pcieport");
                 let name = device.file_name().to_string_lossy().into_owned();
-                (!fits).then(|| format!("{name} (driver {driver})"))
+                which(&driver, class(&device.path())).then(|| format!("{name} (driver {driver})"))
             })
             .collect();
         others.sort();
-        match others.is_empty() {
-            true => Ok(()),
-            false => Err(format!(
-                "its IOMMU group {group} also holds {}: a group can only be had whole; give these \
-                 to VFIO, too (`underpin bind` for NVMe), or unbind them",
-                others.join(", ")
-            )),
-        }
+        others
     }
 
     fn node(&self, folder: &Path) -> Option<PathBuf> {
@@ -136,7 +151,10 @@ impl Places {
         let iommu = self.dev.join("iommu");
         let refused = match open(&iommu) {
             Ok(iommufd) => match open(node) {
-                Ok(device) => return Ok(Way::Iommufd { iommufd, device }),
+                Ok(_) => {
+                    let node = node.clone();
+                    return Ok(Way::Iommufd { iommufd, node });
+                }
                 Err(error) => refusal(node, &error, function.address),
             },
             Err(error) => refusal(&iommu, &error, function.address),
@@ -160,6 +178,28 @@ impl Places {
         }
         Ok(())
     }
+}
+
+fn not_viable(group: u32, others: &[String]) -> String {
+    format!(
+        "its IOMMU group {group} also holds {}: a group can only be had whole; give these to VFIO, \
+         too (`underpin bind` for NVMe), or unbind them",
+        match others {
+            [] => "a device of another driver".to_owned(),
+            some => some.join(", "),
+        }
+    )
+}
+
+/// Drivers that VFIO's users can share a group with: its own, and those that the kernel marks as
+/// doing no DMA of their own (`driver_managed_dma` in drivers/pci).
+fn tolerates(driver: &str) -> bool {
+    is_vfio(driver) || matches!(driver, "pci-stub" | "pcieport")
+}
+
+/// A function's class, where there is one to be read.
+fn class(folder: &Path) -> Option<PciClass> {
+    read(&folder.join("class"))?.parse().ok()
 }
 
 /// VFIO's own driver, or one made of it for some devices, such as `mlx5_vfio_pci`.
@@ -293,7 +333,15 @@ mod tests {
         assert!(matches!(system.open(), Ok(Way::Group)), "no nodes yet");
         std::fs::write(system.path("dev/iommu"), "").unwrap();
         std::fs::write(system.path("dev/vfio/devices/vfio3"), "").unwrap();
-        assert!(matches!(system.open(), Ok(Way::Iommufd { .. })));
+        let node = system.path("dev/vfio/devices/vfio3");
+        let way = system.open().unwrap();
+        assert!(matches!(&way, Way::Iommufd { node: chosen, .. } if *chosen == node));
+        // A file of it that is bound once could not be bound to another iommufd.
+        let files = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let open = |file: std::fs::DirEntry| std::fs::read_link(file.path()).ok();
+        let held = files.filter_map(open).filter(|held| *held == node);
+        assert_eq!(held.count(), 0, "the node is held open");
+        drop(way);
         std::fs::remove_file(system.path("dev/iommu")).unwrap();
         std::fs::remove_file(system.path("dev/vfio/7")).unwrap();
         let refused = system.open().unwrap_err();
@@ -365,12 +413,36 @@ mod tests {
             assert!(message.contains(words), "{what}: {message}");
             assert_eq!(message.lines().count(), 1, "{message}");
         }
-        // A neighbour without a driver, or with VFIO's, is in nobody's way.
+        // A neighbour without a driver, with VFIO's, or that is a bridge, is in nobody's way.
         let system = System::new();
         system.function("0000:00:04.1", None);
         system.function("0000:00:04.2", Some("vfio-pci"));
         system.function("0000:00:04.3", Some("mlx5_vfio_pci"));
+        system.function("0000:00:05.0", Some("pcieport"));
+        system.function("0000:00:06.0", Some("shpchp"));
+        let class = system.path("sys/bus/pci/devices/0000:00:06.0/class");
+        std::fs::write(class, "0x060400\n").unwrap();
         system.open().unwrap();
+        // Where the kernel thinks otherwise, it is that one.
+        let places = system.places();
+        let function = places.examine(ADDRESS.parse().unwrap()).unwrap();
+        let said = places.not_viable(&function);
+        assert!(said.contains("0000:00:06.0 (driver shpchp)"), "{said}");
+        assert!(
+            !said.contains("pcieport") && !said.contains("04."),
+            "{said}"
+        );
+    }
+
+    /// Flash with other registers is no NVMe controller.
+    #[test]
+    fn other_interfaces_are_no_nvme() {
+        for class in ["0x010800", "0x010801", "0x018002"] {
+            let system = System::new();
+            std::fs::write(system.file("class"), format!("{class}\n")).unwrap();
+            let message = system.open().unwrap_err();
+            assert!(message.contains(class), "{message}");
+        }
     }
 
     /// Permissions: root may open all, so the words are looked at by themselves.
