@@ -4,7 +4,7 @@
 //! `UNDERPIN_TEST_DEVICE` names the device (an embedded one otherwise), `UNDERPIN_TEST_DEVICE_2`
 //! another of the kind for tests of two; `foreign:CONFIG` is an emulator behind another project's
 //! vfio-user server. What a kind of device may skip is in `skips.toml`; whoever
-//! skips anything else fails. A plain program, so that it runs where there is nothing but a kernel.
+//! skips anything else, or less, fails. A plain program, so that it runs where there is nothing but a kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bring_up;
