@@ -26,6 +26,11 @@ def cache() -> Path:
     return Path(base) / "underpin" / "guest"
 
 
+def target() -> Path:
+    """Where builds go, and what guests leave: nobody tidies up there while they run."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+
 def program(name: str, package: str, variable: str = "") -> str:
     """The path of a program of this machine, or what to install."""
     told = os.environ.get(variable) if variable else None

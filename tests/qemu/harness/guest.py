@@ -88,7 +88,9 @@ def command_line(kit: Kit, scenario: Scenario, directory: Path, nonce: str, shel
         line += ["-device", f"virtserialport,chardev={name},name={name}"]
     line += ["-chardev", f"socket,id=monitor,path={directory}/monitor,server=on,wait=off"]
     line += ["-device", "virtserialport,chardev=monitor,name=monitor"]
-    line += ["-trace", "pci_nvme_err*", "-trace", "pci_nvme_ub*", "-D", f"{directory}/trace"]
+    for event in ("pci_nvme_err*", "pci_nvme_ub*", *scenario.trace):
+        line += ["-trace", event]
+    line += ["-D", f"{directory}/trace"]
     for argument in scenario.qemu:
         for name, place in places.items():
             argument = argument.replace("{" + name + "}", place)
@@ -113,6 +115,8 @@ def write_initramfs(kit: Kit, scenario: Scenario, directory: Path) -> None:
 
 def run(kit: Kit, scenario: Scenario, shell: bool = False, live: bool = False) -> Outcome:
     """Runs a scenario to its end. `live` prints what it says while it says it."""
+    if not kit.scratch.is_dir():
+        raise Mistake(f"{kit.scratch} has vanished: somebody removes files while guests run")
     directory = kit.scratch / f"{scenario.name}-{secrets.token_hex(3)}"
     directory.mkdir()
     nonce = secrets.token_hex(8)
@@ -186,7 +190,9 @@ def unpack(directory: Path) -> None:
 class Relay:
     """Lets the guest ask the host for what a host does: `monitor` in guest/lib.sh.
 
-    A line is `qmp JSON`, `hmp COMMAND` of QEMU's monitor, or `wait EVENT`; the answer is a line."""
+    A line is `qmp JSON`, `hmp COMMAND` of QEMU's monitor, `wait EVENT`, `trace TEXT` for how many
+    lines of QEMU's trace hold it, or `vanish`, which removes the run's directory, for the selftest;
+    the answer is a line."""
 
     # The guest has a deadline of its own.
     EVENT_S = 30
@@ -235,9 +241,15 @@ class Relay:
                 return self.ask({"execute": "human-monitor-command", "arguments": arguments})
             if word == "wait":
                 return self.event(rest)
+            if word == "trace":
+                with open(self.directory / "trace", encoding="utf-8", errors="replace") as trace:
+                    return {"return": sum(rest in line for line in trace)}
+            if word == "vanish":
+                shutil.rmtree(self.directory)
+                return {"return": {}}
         except ValueError as error:
             return {"error": f"{line}: {error}"}
-        return {"error": f"'{word}' is none of qmp, hmp, wait"}
+        return {"error": f"'{word}' is none of qmp, hmp, wait, trace"}
 
     def receive(self) -> dict:
         line = self.qmp.readline()

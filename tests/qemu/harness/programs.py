@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from . import HERE, ROOT, Missing, Mistake, program, say
+from . import HERE, ROOT, Missing, Mistake, program, say, target
 
 TARGET = "x86_64-unknown-linux-gnu"
 # The guest has no C library; and QEMU's processor is not this machine's.
@@ -22,12 +22,11 @@ def build() -> dict[str, Path]:
     """Builds this project for the guest; the programs by name."""
     if platform.machine() != "x86_64":
         raise Missing(f"the guest is x86-64; this machine is {platform.machine()}")
-    target = os.environ.get("CARGO_TARGET_DIR") or ROOT / "target"
     env = dict(
         os.environ,
         RUSTFLAGS=RUSTFLAGS,
         # A folder of its own: other flags would build everything anew each time.
-        CARGO_TARGET_DIR=str(Path(target) / "guest"),
+        CARGO_TARGET_DIR=str(target() / "guest"),
         CARGO_PROFILE_RELEASE_DEBUG="0",
     )
     command = ["cargo", "build", "--release", "--target", TARGET, *ASKED]

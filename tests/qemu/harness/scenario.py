@@ -9,6 +9,8 @@
     #: file PATH           a file of the project goes into the guest's /files
     #: timeout SECONDS     when a guest that has not ended has failed (240 otherwise)
     #: expect FINDING      a finding that must be there, and else must not: see judge.py
+    #: allow FINDING       a finding that may be there: one that a race decides
+    #: trace EVENT         one of QEMU's trace events that `monitor trace` is to count
     #: artifact NAME        must be in /artifacts when the guest ends; it comes to the host
     #: notice TEXT         in selftest/: a problem that the harness has to find, and no other
 """
@@ -46,6 +48,8 @@ class Scenario:
     files: dict[str, Path] = field(default_factory=dict)
     timeout_s: int = 240
     expect: set[str] = field(default_factory=set)
+    allow: set[str] = field(default_factory=set)
+    trace: list[str] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
     notice: list[str] = field(default_factory=list)
     counts_tests: bool = True
@@ -53,7 +57,7 @@ class Scenario:
 
     def wanted(self) -> Wanted:
         """What a run of it is judged by."""
-        return Wanted(self.expect, self.artifacts, self.counts_tests)
+        return Wanted(self.expect, self.allow, self.artifacts, self.counts_tests)
 
     def told(self, line: str) -> None:
         """Takes in what a line `#: ...` says."""
@@ -77,10 +81,12 @@ class Scenario:
             self.files[f"files/{path.name}"] = path
         elif word == "timeout":
             self.timeout_s = int(rest)
-        elif word == "expect":
+        elif word in ("expect", "allow"):
             if rest not in FINDINGS:
-                raise Mistake(f"{self.name}: expect one of {', '.join(FINDINGS)}, not {rest}")
-            self.expect.add(rest)
+                raise Mistake(f"{self.name}: {word} one of {', '.join(FINDINGS)}, not {rest}")
+            getattr(self, word).add(rest)
+        elif word == "trace":
+            self.trace.append(rest)
         elif word == "artifact":
             self.artifacts.append(rest)
         elif word == "notice":

@@ -2,6 +2,8 @@
 #: qemu -blockdev driver=null-co,node-name=d0,size=1073741824,read-zeroes=on
 #: append initcall_blacklist=nvme_init
 #: qemu -device nvme,serial=one,drive=d0,addr=4
+# A doorbell may be written after the reset, and before the driver sees it; no queue is there then.
+#: allow undefined-behaviour
 to_vfio 0000:00:04.0
 loaded() { grep -q loaded /tmp/said; }
 : >/tmp/said
@@ -11,6 +13,6 @@ eventually loaded
 echo 1 >/sys/bus/pci/devices/0000:00:04.0/reset
 wait $load || { cat /tmp/said; fail "it does not end well"; }
 cat /tmp/said
-grep -q '^failure: ' /tmp/said || fail "the controller has not failed"
+grep -q '^failure: the device was reset by somebody else' /tmp/said || fail "not because of the reset"
 underpin list pci:0000:00:04.0 | grep -q 'namespace 1' || fail "it does not open again"
-ok "the load ended with a failure, and it opens again"
+ok "the load ended because of the reset, and it opens again"

@@ -1,0 +1,5 @@
+# What is allowed need not occur
+#: allow undefined-behaviour
+#: allow dmar-fault
+#: allow translation-failure
+ok "nothing has happened"
