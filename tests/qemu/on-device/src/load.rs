@@ -25,6 +25,12 @@ pub(crate) struct LoadArgs {
     /// Sleep for an interrupt
     #[arg(long)]
     interrupts: bool,
+    /// Write every doorbell's register, also where the controller takes shadow doorbells
+    #[arg(long)]
+    no_shadow_doorbells: bool,
+    /// Ring for every command, and not once for as many as there are
+    #[arg(long)]
+    ring_each: bool,
     /// End after this time if nothing happens; that is a failure when it is not given
     #[arg(long)]
     seconds: Option<u64>,
@@ -64,6 +70,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     let options = ControllerOptions {
         command_timeout: Duration::from_millis(args.timeout_ms),
         admin_timeout: Duration::from_millis(args.timeout_ms),
+        shadow_doorbells: !args.no_shadow_doorbells,
         ..ControllerOptions::default()
     };
     let controller = Controller::open(&args.url, &space, options)?;
@@ -81,6 +88,11 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     println!(
         "commands: {} submitted, {} ended well, {} with a status, {} lost",
         ends.submitted, ends.well, ends.with_status, ends.lost
+    );
+    let stats = queue.stats();
+    println!(
+        "doorbells: {} rings, {} register writes",
+        stats.rings, stats.register_writes
     );
     ensure!(
         queue.in_flight() as u64 == ends.lost,
@@ -145,6 +157,9 @@ fn until_failed(
                     ..
                 }) => break,
                 Err(refused) => return Err(refused.error.into()),
+            }
+            if args.ring_each {
+                queue.ring();
             }
         }
         queue.ring();
