@@ -45,14 +45,15 @@ if ! why=$(RUSTC_BOOTSTRAP=1 rustc $flags --target "$host" -o "$tsan/probe" "$ts
 fi
 # Races that are none, all inside of uninstrumented code: the test harness handing over a test and
 # its result; the channels of the standard library, which it uses too; the once-cell that keeps the
-# start of time; and the last drop of an Arc, ordered by a fence, which this sanitizer does not
-# model: so destructors of shared values are not judged.
+# start of time; and the last drop of an Arc (inlined or not), ordered by a fence, which this
+# sanitizer does not model: so destructors of shared values are not judged.
 cat >"$tsan/suppressions" <<'END'
 race:MaybeUninit<test::event::CompletedTest>
 race:Mutex<core::option::Option<test::run_test::{closure#0}>>> as core::ops::drop::Drop>::drop
 race:std::sync::mpmc::
 race:<underpin_rt::time::Instant>::now
 race:<alloc::sync::Arc<*>>::drop_slow
+race:<alloc::sync::Arc<*> as core::ops::drop::Drop>::drop
 END
 run env RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0 "RUSTFLAGS=$flags" "TSAN_OPTIONS=suppressions=$tsan/suppressions" \
     cargo test -p underpin-dma -p underpin-rt --lib --tests --target "$host" --target-dir "$tsan"

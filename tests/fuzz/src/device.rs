@@ -179,7 +179,7 @@ pub(crate) struct Model {
     tainted: BTreeSet<u16>,
     /// The host has proof that all DMA ended.
     pub(crate) stopped: bool,
-    /// No unmapping was refused.
+    /// No unmapping was refused, or answered with a lie.
     pub(crate) unmapped_all: bool,
     pub(crate) commands: u64,
     steps: u64,

@@ -140,6 +140,10 @@ impl Server {
         let no_reply = word(8) & 1 << 4 != 0;
         let how = self.script.next();
         let lies = how >= 0xb0;
+        if lies && command == 3 {
+            // Whatever it did, its word does not prove it, and the host keeps the memory for good.
+            self.device.with(|model| model.unmapped_all = false);
+        }
         if (0xb0..0xb8).contains(&how) {
             // Refused, and not done.
             let errno = u32::from(self.script.next());
