@@ -68,12 +68,15 @@ monitor() { # `qmp JSON`, `hmp COMMAND`, `wait EVENT` or `trace TEXT`: done by t
 
 # --- the conformance suite
 conformance_suite() { # URL [URL2]: all of it; what it lacks is exactly what the list in the program says
-  local all passed skipped
+  local all passed skipped way=container
+  # What the driver prefers where the kernel offers it.
+  [ ! -e /dev/vfio/devices ] || way=iommufd
+  RUST_LOG=info underpin list "$1" 2>&1 | grep -q "vfio $way" || fail "it is not opened by a VFIO $way"
   all=$(conformance --list | grep -c ': test$')
   UNDERPIN_TEST_DEVICE=$1 UNDERPIN_TEST_DEVICE_2=${2:-} conformance >/tmp/suite || { cat /tmp/suite; exit 1; }
   cat /tmp/suite
   passed=$(grep -c '^ok ' /tmp/suite)
   skipped=$(grep -c '^skipped ' /tmp/suite || true)
-  echo "conformance: $all tests, $passed passed, $skipped skipped"
+  echo "conformance by VFIO $way: $all tests, $passed passed, $skipped skipped"
   [ $((passed + skipped)) -eq "$all" ] || fail "some tests say neither that they passed nor why not"
 }

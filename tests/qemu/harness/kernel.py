@@ -154,6 +154,9 @@ class Apt:
                     return named[1]
         raise Missing(f"no kernel: apt knows none of {', '.join(packages)}")
 
+    def knows(self, package: str) -> bool:
+        return "Candidate:" in self.ask("apt-cache", "policy", package)
+
     def use_own_lists(self) -> None:
         state = self.folder / "apt"
         for name in ("lists/partial", "cache/archives/partial"):
