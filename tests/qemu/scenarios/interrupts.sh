@@ -1,5 +1,5 @@
-# Sleeping for interrupts under load: every queue has a vector, and they arrive
-#: qemu -blockdev driver=null-co,node-name=d0,size=1073741824,read-zeroes=on
+# Sleeping for interrupts, under load and not: they arrive, and every queue has a vector of its own
+#: qemu -blockdev driver=null-co,node-name=d0,size=1073741824,read-zeroes=on,latency-ns=1000000
 #: qemu -device nvme,serial=one,drive=d0,addr=4
 #: append initcall_blacklist=nvme_init
 to_vfio 0000:00:04.0
@@ -16,3 +16,4 @@ after=$(arrived)
 ok "$((after - before)) interrupts in a second"
 wait $load || { cat /tmp/said; fail "it does not end well"; }
 cat /tmp/said
+on-device vectors pci:0000:00:04.0

@@ -6,6 +6,7 @@ mod fields;
 mod load;
 mod meddle;
 mod unmapped;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -38,6 +39,11 @@ enum What {
         /// The device
         url: String,
     },
+    /// Sleeps for completions on several queues, each of which has to have its own interrupts
+    Vectors {
+        /// The device
+        url: String,
+    },
     /// Compares what nvme-cli prints as JSON with what `underpin` prints, field by field
     Fields {
         /// nvme-cli's output
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         What::UnmappedData { url } => unmapped::data(&url),
         What::UnmappedList { url } => unmapped::list(&url),
         What::UnmappedQueue { url } => unmapped::queue(&url),
+        What::Vectors { url } => vectors::run(&url),
         What::Fields {
             theirs,
             ours,
