@@ -12,6 +12,7 @@ use std::time::Duration;
 use support::{command, run};
 use tempfile::TempDir;
 use underpin::dma::rt::{self, Instant, Rng};
+use underpin::nvme::Waiting;
 use underpin::nvme::transport::{VfioUser, VfioUserOptions};
 use underpin::vfio_user::{Client as Protocol, ClientOptions};
 use underpin::{
@@ -314,6 +315,46 @@ fn a_dead_server_is_an_error_for_all_in_flight() {
         usize::from(DEPTH),
         "buffers are still in quarantine"
     );
+}
+
+/// Its server is stopped for a while, with a command in flight: whoever waits for that command does
+/// so no longer than it wants to, whatever a message may take, and nothing is lost by it: the
+/// server's late answer is taken for what it is.
+#[test]
+fn a_frozen_server_keeps_nobody_waiting() {
+    for waiting in [Waiting::Poll, Waiting::Interrupt, Waiting::ADAPTIVE] {
+        let server = Server::new(&["--size", "64m", "--fault", "hold@op=write"]);
+        // What a message may take is far more than anybody here waits.
+        let client = Client::new(&server.url(), HANG / 3);
+        let options = QueueOptions { depth: 8, waiting };
+        let mut queue: QueuePair<DmaBuf> = client.controller.queue_pair(options).unwrap();
+        let namespace = client.controller.namespace(None).unwrap();
+        let write = namespace.write(Lba(0), 8).unwrap();
+        let buffer = client.pool.alloc().unwrap();
+        queue.submit(write, buffer).unwrap();
+        queue.ring();
+        server.signal("STOP");
+        // Long enough that the device's state is asked for.
+        for _ in 0..5 {
+            let soon = Instant::now() + Duration::from_millis(200);
+            assert!(!queue.wait(Some(soon)), "{waiting:?}: nothing can come");
+            assert_eq!(queue.poll(1, |_ended| ()), 0);
+        }
+        assert_eq!(client.controller.failure(), None, "{waiting:?}");
+        server.signal("CONT");
+        for _ in 0..3 {
+            let soon = Instant::now() + Duration::from_millis(200);
+            assert!(!queue.wait(Some(soon)), "{waiting:?}: it is held");
+        }
+        let read = namespace.read(Lba(8), 8).unwrap();
+        let buffer = client.pool.alloc().unwrap();
+        let token = queue.submit(read, buffer).unwrap();
+        assert!(queue.wait(Some(Instant::now() + HANG)), "{waiting:?}: HANG");
+        queue.poll(1, |ended| {
+            assert!(ended.token == token && ended.result.is_ok())
+        });
+        assert_eq!(client.controller.failure(), None, "{waiting:?}");
+    }
 }
 
 /// Its server hangs: an error in time. Nothing proves that it does no DMA, so that the buffers

@@ -73,6 +73,8 @@ pub(crate) struct Queue<B> {
     polls_to_clock: u32,
     /// When the device's registers were last looked at.
     looked: Option<Instant>,
+    /// They were asked for, and have not answered.
+    is_asking: bool,
     patience: Patience,
     health: Arc<Health>,
     transport: Arc<dyn Transport>,
@@ -153,6 +155,7 @@ impl<B> Queue<B> {
             timeout: spec.timeout,
             polls_to_clock: POLLS_PER_CLOCK,
             looked: None,
+            is_asking: false,
             patience: Patience::new(spec.timeout),
             health: Arc::clone(health),
             transport: Arc::clone(transport),
@@ -461,6 +464,7 @@ impl<B> Queue<B> {
         if late.is_empty() {
             self.patience.none_late();
         }
+        self.is_asking = false;
         if let Some(&(_, opcode)) = late.first()
             && self.patience.is_over(now)
         {
@@ -473,9 +477,14 @@ impl<B> Queue<B> {
             });
         } else if oldest >= PATIENCE && self.looked.is_none_or(|last| now.since(last) >= PATIENCE) {
             // A dead or fatally wounded device is told apart from a slow one at once.
-            self.looked = Some(now);
-            if let Err(failure) = crate::registers::check_up(&*self.transport) {
-                self.fail(failure);
+            match crate::registers::check_up(&*self.transport) {
+                Ok(is_answered) => {
+                    self.is_asking = !is_answered;
+                    if is_answered {
+                        self.looked = Some(now);
+                    }
+                }
+                Err(failure) => self.fail(failure),
             }
         }
     }

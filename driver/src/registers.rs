@@ -1,6 +1,6 @@
 //! The controller's registers, typed, and what they prove about a device being there.
 //! A dead device reads all ones on hardware and zero in some virtual machines: neither is proof.
-use crate::{Error, Failure, Transport};
+use crate::{Error, Failure, Transport, TransportError};
 use underpin_nvme_spec::registers::{Cap, Cc, Csts, Vs, offset};
 
 /// What was read when the controller was opened; a later proof must read the same.
@@ -36,10 +36,12 @@ pub(crate) fn identity(transport: &dyn Transport) -> Result<Identity, Error> {
 
 /// Reads CSTS and says whether the controller lives: neither gone nor in fatal status.
 pub(crate) fn check_alive(transport: &dyn Transport) -> Result<Csts, Failure> {
-    let csts = match transport.read32(offset::CSTS) {
-        Ok(csts) => csts,
-        Err(error) => return Err(Failure::Transport(error.to_string())),
-    };
+    alive(transport, transport.read32(offset::CSTS))
+}
+
+/// Whether a controller lives that says this of CSTS.
+fn alive(transport: &dyn Transport, csts: Result<u32, TransportError>) -> Result<Csts, Failure> {
+    let csts = csts.map_err(|error| Failure::Transport(error.to_string()))?;
     if csts == u32::MAX {
         return Err(Failure::Gone {
             register: "CSTS",
@@ -63,11 +65,16 @@ pub(crate) fn check_alive(transport: &dyn Transport) -> Result<Csts, Failure> {
 }
 
 /// The same of a controller that is up: one that is not ready any more has been reset by somebody
-/// else, and nothing that was in flight will ever complete.
-pub(crate) fn check_up(transport: &dyn Transport) -> Result<(), Failure> {
-    let csts = check_alive(transport)?;
+/// else, and nothing that was in flight will ever complete. False when its answer is still to come:
+/// whoever asks is owed something, and does not wait for a register.
+pub(crate) fn check_up(transport: &dyn Transport) -> Result<bool, Failure> {
+    let asked = transport.ask32(offset::CSTS).transpose();
+    let Some(answer) = asked else {
+        return Ok(false);
+    };
+    let csts = alive(transport, answer)?;
     match csts.rdy() {
-        true => Ok(()),
+        true => Ok(true),
         false => Err(Failure::Reset { csts: csts.0 }),
     }
 }

@@ -110,6 +110,16 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// As [`read32`](Self::read32).
     fn read64(&self, offset: usize) -> Result<u64, TransportError>;
 
+    /// As [`read32`](Self::read32), for whoever may not wait: `None` when the answer is still to
+    /// come, which a later call for the same register then gives. A transport that has to wait for
+    /// its peer gives it a deadline, and an error once that has passed.
+    ///
+    /// # Errors
+    /// As [`read32`](Self::read32).
+    fn ask32(&self, offset: usize) -> Result<Option<u32>, TransportError> {
+        self.read32(offset).map(Some)
+    }
+
     /// Writes a 32-bit register of BAR0.
     ///
     /// # Errors

@@ -7,6 +7,10 @@ use crate::dma::rt::Instant;
 use crate::interrupt::Interrupt;
 use crate::slots::SlotState;
 use crate::wait::Armed;
+use std::time::Duration;
+
+/// After that a sleeper looks whether the device's state, for which it has asked, has come.
+const ANSWER: Duration = Duration::from_millis(10);
 
 impl<B> Queue<B> {
     /// True when a poll would find something: a completion, or a failure that is not told yet.
@@ -48,7 +52,11 @@ impl<B> Queue<B> {
     /// notice. `None` when nothing is in flight.
     pub(crate) fn next_look(&mut self) -> Option<Instant> {
         self.look_at_clock();
-        let (timeout, patience) = (self.timeout, Instant::now() + PATIENCE);
+        let patience = match self.is_asking {
+            true => ANSWER,
+            false => PATIENCE,
+        };
+        let (timeout, patience) = (self.timeout, Instant::now() + patience);
         let flying = self.slots.iter().filter(|slot| slot.state().is_in_flight());
         let late = flying.filter_map(|slot| slot.first_seen().map(|seen| seen + timeout));
         let late = late.min().map(|late| self.patience.earliest(late));

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use underpin_dma::rt::Event;
-use underpin_dma::rt::sync::OnceLock;
+use underpin_dma::rt::sync::{Mutex, OnceLock};
 use underpin_dma::{Access, Iova, MapRequest, Mapper, MapperError, MemSlice, Memory, Word32};
 use underpin_vfio_user::{
-    Area, Client, ClientOptions, DmaMap, IrqInfo, dma_flags, irq, region_flags,
+    Area, AskedRead, Client, ClientOptions, DmaMap, IrqInfo, dma_flags, irq, region_flags,
 };
 
 /// The region with the registers.
@@ -89,6 +89,8 @@ pub struct VfioUser {
     msix: IrqInfo,
     /// The doorbells as memory, once somebody asked for them.
     doorbells: OnceLock<Option<Doorbells>>,
+    /// Registers that somebody has asked for who does not wait, with the answer to come.
+    asked: Mutex<Vec<(usize, AskedRead<4>)>>,
 }
 
 /// The part of BAR0 that is mapped.
@@ -147,6 +149,7 @@ impl VfioUser {
             options,
             msix,
             doorbells: OnceLock::new(),
+            asked: Mutex::new(Vec::new()),
         }))
     }
 
@@ -211,6 +214,27 @@ impl Transport for VfioUser {
 
     fn read64(&self, offset: usize) -> Result<u64, TransportError> {
         self.read(offset).map(u64::from_le_bytes)
+    }
+
+    fn ask32(&self, offset: usize) -> Result<Option<u32>, TransportError> {
+        let client = &self.context.client;
+        let mut open = self.asked.lock();
+        let known = open.iter().position(|(of, _)| *of == offset);
+        let asked = match known {
+            Some(at) => open.swap_remove(at).1,
+            None => {
+                let asked = client.region_ask(BAR0, offset as u64);
+                asked.map_err(|error| self.fail(&error))?
+            }
+        };
+        match client.region_answer(&asked) {
+            Ok(Some(bytes)) => Ok(Some(u32::from_le_bytes(bytes))),
+            Ok(None) => {
+                open.push((offset, asked));
+                Ok(None)
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
     }
 
     fn write32(&self, offset: usize, value: u32) -> Result<(), TransportError> {

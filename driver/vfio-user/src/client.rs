@@ -1,6 +1,10 @@
 //! The client's side: requests from any thread, several in flight, each with its deadline.
 //! The first failure ends the connection for everybody; whether the server has ended is proven
 //! by its side of the socket being closed, or by its reply to a reset.
+mod asked;
+
+pub use asked::AskedRead;
+
 use crate::channel::{AT_ONCE, Inbox, MOST_DATA_BYTES, MOST_FDS, Message, Outbox};
 use crate::connect::connect_now;
 use crate::message::{
@@ -118,6 +122,14 @@ const MOST_REGION_BYTES: u32 = 32 << 10;
 /// let mut both = [0; 8];
 /// client.region_read(0, 8, &mut both)?;
 /// assert_eq!(u64::from_ne_bytes(both), 9 << 32 | 7);
+/// // Without waiting for the server.
+/// let asked = client.region_ask::<4>(0, 12)?;
+/// let answer = loop {
+///     if let Some(answer) = client.region_answer(&asked)? {
+///         break answer;
+///     }
+/// };
+/// assert_eq!(u32::from_ne_bytes(answer), 9);
 ///
 /// // Interrupts and memory go by descriptor.
 /// let event = Event::new()?;
@@ -391,12 +403,24 @@ impl Client {
     pub fn region_read(&self, region: u32, offset: u64, data: &mut [u8]) -> Result<(), Error> {
         let access = self.access(region, offset, data.len())?;
         let reply = self.call(Command::RegionRead, &[&access.encode()], Vec::new())?;
+        self.read_into(data, access, &reply)
+    }
+
+    /// Takes what came for a read.
+    fn read_into(
+        &self,
+        data: &mut [u8],
+        access: RegionAccess,
+        reply: &Message,
+    ) -> Result<(), Error> {
         let (echo, bytes) = RegionAccess::decode(&reply.body).map_err(|error| self.fail(error))?;
         if echo.count != access.count || bytes.len() != data.len() {
             return Err(self.fail(Error::Protocol(format!(
-                "{} bytes came for {} bytes of region {region} at {offset:#x}",
+                "{} bytes came for {} bytes of region {} at {:#x}",
                 bytes.len(),
-                data.len()
+                data.len(),
+                access.region,
+                access.offset
             ))));
         }
         data.copy_from_slice(bytes);
@@ -547,14 +571,7 @@ impl Client {
         if reply.is_err() {
             self.replies.lock().waiting.remove(&id);
         }
-        let reply = reply?;
-        if reply.header.is_error() {
-            return Err(Error::Refused {
-                command,
-                errno: i32::try_from(reply.header.error).unwrap_or(0),
-            });
-        }
-        Ok(reply)
+        accepted(command, reply?)
     }
 
     /// An identifier that no other request in flight has.
@@ -683,6 +700,17 @@ impl Client {
             Vec::new(),
         );
         Ok(())
+    }
+}
+
+/// A reply that is no refusal.
+fn accepted(command: Command, reply: Message) -> Result<Message, Error> {
+    match reply.header.is_error() {
+        true => Err(Error::Refused {
+            command,
+            errno: i32::try_from(reply.header.error).unwrap_or(0),
+        }),
+        false => Ok(reply),
     }
 }
 

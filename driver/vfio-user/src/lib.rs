@@ -26,7 +26,7 @@ mod region;
 mod server;
 
 pub use capabilities::Capabilities;
-pub use client::{Client, ClientOptions};
+pub use client::{AskedRead, Client, ClientOptions};
 pub use error::{Error, Refusal};
 pub use listener::Listener;
 pub use message::{Command, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, SetIrqs};
