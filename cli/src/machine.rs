@@ -3,7 +3,7 @@
 use crate::{sysfs, text};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use underpin::dma::rt;
@@ -101,9 +101,12 @@ pub(crate) trait Hands {
     /// Writes to an attribute of sysfs, all at once, as the kernel wants it.
     fn write(&mut self, attribute: &Path, text: &str) -> io::Result<()>;
 
-    /// Opens a block device for this process alone: `EBUSY` if somebody else has it so. `None` if
-    /// there is no such node.
-    fn claim(&mut self, node: &Path) -> io::Result<Option<File>>;
+    /// Opens a block device for this process alone: `EBUSY` if somebody else has it so.
+    fn claim(&mut self, node: &Path) -> io::Result<File>;
+
+    /// The major and minor number of a block device's node; `None` if it is the node of something
+    /// else, or a file.
+    fn number(&mut self, node: &Path) -> io::Result<Option<(u32, u32)>>;
 
     /// Gives a node to a user, and to a group if one is named.
     fn chown(&mut self, node: &Path, uid: u32, gid: Option<u32>) -> io::Result<()>;
@@ -131,20 +134,17 @@ impl Hands for Doing {
         }
     }
 
-    fn claim(&mut self, node: &Path) -> io::Result<Option<File>> {
-        match fs::metadata(node) {
-            Ok(found) if found.file_type().is_block_device() => {}
-            _ => return Ok(None),
-        }
+    fn claim(&mut self, node: &Path) -> io::Result<File> {
         // Without O_CREAT this means, for a block device, that nobody else may claim it.
         let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
         let mut options = OpenOptions::new();
-        match options.read(true).custom_flags(exclusive).open(node) {
-            Ok(file) => Ok(Some(file)),
-            // A node without a device behind it.
-            Err(error) if error.raw_os_error() == Some(ENXIO) => Ok(None),
-            Err(error) => Err(error),
-        }
+        options.read(true).custom_flags(exclusive).open(node)
+    }
+
+    fn number(&mut self, node: &Path) -> io::Result<Option<(u32, u32)>> {
+        let found = fs::metadata(node)?;
+        let is_block = found.file_type().is_block_device();
+        Ok(is_block.then(|| device_number(found.rdev())))
     }
 
     fn chown(&mut self, node: &Path, uid: u32, gid: Option<u32>) -> io::Result<()> {
@@ -156,4 +156,7 @@ impl Hands for Doing {
     }
 }
 
-const ENXIO: i32 = rustix::io::Errno::NXIO.raw_os_error();
+/// The major and minor number in a `dev_t` as the C library has it.
+pub(crate) fn device_number(dev: u64) -> (u32, u32) {
+    (rustix::fs::major(dev), rustix::fs::minor(dev))
+}

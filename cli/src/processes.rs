@@ -1,9 +1,18 @@
 //! Which processes have a device node open, as far as proc shows them to whoever asks.
-use crate::machine::Machine;
+use crate::machine::{Machine, device_number};
 use crate::sysfs;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
+
+/// The PID namespace that the kernel starts with (`PROC_PID_INIT_INO`): it holds every process.
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether no process is hidden by a PID namespace, as a container has one.
+pub(crate) fn are_all_seen(machine: &Machine) -> bool {
+    let own = fs::read_link(machine.proc("self/ns/pid"));
+    own.map_or(true, |own| own.as_os_str() == FIRST_NAMESPACE)
+}
 
 /// A device node that somebody may have open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +74,4 @@ fn which(nodes: &[Node], descriptor: &PathBuf) -> Option<usize> {
     }
     let number = device_number(metadata.rdev());
     nodes.iter().position(|node| node.number == Some(number))
-}
-
-/// The major and minor number in a `dev_t` as the C library has it.
-pub(crate) fn device_number(dev: u64) -> (u32, u32) {
-    (rustix::fs::major(dev), rustix::fs::minor(dev))
 }

@@ -6,6 +6,7 @@ mod persist;
 pub(crate) mod switch;
 #[cfg(test)]
 mod tests;
+mod unseen;
 mod uses;
 
 pub(crate) use owner::{Owner, nodes};
@@ -14,6 +15,7 @@ use crate::args::pci_address;
 use crate::failure::Failure;
 use crate::iommu::Group;
 use crate::machine::{Doing, Hands, Machine};
+use crate::processes;
 use crate::sysfs::{self, PciController};
 use crate::{output, text};
 use serde_json::{Value, json};
@@ -119,6 +121,13 @@ fn bind(
     for line in plans.iter().flat_map(|plan| &plan.overridden) {
         warn(line);
     }
+    let is_disk = |plan: &Plan| !plan.function.block_devices.is_empty();
+    if plans.iter().any(is_disk) && !processes::are_all_seen(machine) {
+        warn(
+            "processes outside of this PID namespace cannot be seen: one that merely has a disk \
+             open, not mounted, swapped on or held with O_EXCL, gets I/O errors",
+        );
+    }
     let mut bound: Vec<Bound> = Vec::new();
     for plan in plans {
         let done: Vec<&str> = bound
@@ -202,13 +211,7 @@ fn plan(
         plan.overridden
             .push(format!("--force takes it, although {said}"));
     }
-    let found = uses::of(machine, hands, &plan.function).map_err(|error| {
-        Failure::machine(
-            "file",
-            format!("{address}: whether its block devices are in use cannot be seen: {error}"),
-            "run the same command as root, as with sudo",
-        )
-    })?;
+    let found = uses::of(machine, hands, &plan.function);
     if !found.uses.is_empty() && !force {
         let said = found.uses.iter().map(Use::to_string);
         let said = said.collect::<Vec<_>>().join("; ");
@@ -217,6 +220,19 @@ fn plan(
             format!("{address} is in use: {said}"),
             "unmount, swapoff, stop or close that first; --force takes the function, and what was \
              not written yet is lost",
+        ));
+    }
+    if let Some(first) = found.unseen.first() {
+        let why: Vec<_> = found.unseen.iter().map(|one| one.why.as_str()).collect();
+        let why = why.join("; ");
+        if !force {
+            let said =
+                format!("{address}: whether its block devices are in use cannot be seen: {why}");
+            return Err(Failure::machine("file", said, first.hint));
+        }
+        plan.overridden.push(format!(
+            "--force takes {address} although it cannot be seen whether its block devices are in \
+             use: {why}"
         ));
     }
     let lost = |used: &Use| format!("--force takes {address} although {used}: {}", used.lost());

@@ -36,7 +36,8 @@ impl Tree {
             ("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n"),
             ("dev/vfio/12", ""),
             ("dev/vfio/13", ""),
-            ("dev/nvme0n1", ""),
+            ("dev/nvme0n1", "block 259:0"),
+            ("dev/nvme0n1p1", "block 259:1"),
         ] {
             tree.write(path, text);
         }
@@ -175,7 +176,17 @@ impl Hands for Kernel<'_> {
         Ok(())
     }
 
-    fn claim(&mut self, node: &Path) -> io::Result<Option<File>> {
+    /// What stands for a node says in the tree what it is: `block 259:0`, `char 1:3`.
+    fn number(&mut self, node: &Path) -> io::Result<Option<(u32, u32)>> {
+        let text = fs::read_to_string(node)?;
+        let number = text.strip_prefix("block ").map(|number| {
+            let (major, minor) = number.split_once(':').unwrap();
+            (major.parse().unwrap(), minor.parse().unwrap())
+        });
+        Ok(number)
+    }
+
+    fn claim(&mut self, node: &Path) -> io::Result<File> {
         let name = node.file_name().unwrap().to_str().unwrap();
         if let Some(number) = self.claim_fails {
             return Err(io::Error::from_raw_os_error(number));
@@ -184,7 +195,7 @@ impl Hands for Kernel<'_> {
             true => Err(io::Error::from_raw_os_error(
                 rustix::io::Errno::BUSY.raw_os_error(),
             )),
-            false => Ok(File::open(node).ok()),
+            false => File::open(node),
         }
     }
 
@@ -628,6 +639,87 @@ fn what_cannot_be_seen_is_not_free() {
     );
     let refused = bound(&mut kernel, &[DISK]).unwrap_err();
     assert!(refused.contains("swapped on"), "{refused}");
+}
+
+/// A container has a `/dev` of its own: without the disk's node, or with something else in its
+/// place, nothing is known of the disk, least of all that nobody uses it. The same of a partition,
+/// and of a disk whose number sysfs does not tell.
+#[test]
+fn a_disk_without_its_own_node_is_not_free() {
+    type Change = fn(&Tree);
+    let changes: [(&str, Change); 7] = [
+        ("there is no /dev/nvme0n1 here", |tree| {
+            fs::remove_file(tree.path("dev/nvme0n1")).unwrap();
+        }),
+        ("there is no /dev/nvme0n1p1 here", |tree| {
+            fs::remove_file(tree.path("dev/nvme0n1p1")).unwrap();
+        }),
+        ("/dev/nvme0n1 is not the node of a block device", |tree| {
+            tree.write("dev/nvme0n1", "an image that somebody copied\n");
+        }),
+        ("/dev/nvme0n1p1 is not the node of a block device", |tree| {
+            tree.write("dev/nvme0n1p1", "char 1:3");
+        }),
+        (
+            "/dev/nvme0n1 is the node of another device: 8:0, where nvme0n1 is 259:0",
+            |tree| {
+                tree.write("dev/nvme0n1", "block 8:0");
+            },
+        ),
+        (
+            "/dev/nvme0n1p1 is the node of another device: 259:0, where nvme0n1p1 is 259:1",
+            |tree| {
+                tree.write("dev/nvme0n1p1", "block 259:0");
+            },
+        ),
+        ("sysfs does not tell the number of nvme0n1, so", |tree| {
+            tree.write(&format!("{BLOCK}/dev"), "");
+        }),
+    ];
+    for (said, change) in changes {
+        let tree = Tree::new();
+        change(&tree);
+        let mut kernel = Kernel::of(&tree);
+        let refused = bound(&mut kernel, &[DISK]).unwrap_err();
+        let whole =
+            format!("file: {DISK}: whether its block devices are in use cannot be seen: {said}");
+        assert!(refused.starts_with(&whole), "{refused}");
+        assert_eq!(kernel.writes(), <[&str; 0]>::default(), "{said}");
+        let warned = bound(&mut kernel, &[DISK, "--force"]).unwrap();
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        assert!(warned[0].contains(said), "{warned:?}");
+        assert_eq!(tree.driver(DISK).as_deref(), Some("vfio-pci"), "{said}");
+    }
+    // A path of a multipath device has neither node nor number, and nobody can open it.
+    let tree = Tree::new();
+    fs::remove_file(tree.path("dev/nvme0n1")).unwrap();
+    tree.write(&format!("{BLOCK}/hidden"), "1\n");
+    assert_eq!(bound(&mut Kernel::of(&tree), &[DISK]), Ok(vec![]));
+    // A use that can be seen is what is told, and both are overridden by --force.
+    let tree = Tree::new();
+    fs::remove_file(tree.path("dev/nvme0n1")).unwrap();
+    tree.write(
+        "proc/swaps",
+        "Filename Type\n/dev/nvme0n1p1 partition 1 0 -2\n",
+    );
+    let mut kernel = Kernel::of(&tree);
+    let refused = bound(&mut kernel, &[DISK]).unwrap_err();
+    assert!(refused.contains("nvme0n1p1 is swapped on"), "{refused}");
+    let warned = bound(&mut kernel, &[DISK, "--force"]).unwrap();
+    assert_eq!(warned.len(), 2, "{warned:?}");
+}
+
+/// In a PID namespace of its own a command does not see who else has a disk open, and says so.
+#[test]
+fn processes_that_a_namespace_hides_are_warned_of() {
+    for (namespace, count) in [("pid:[4026531836]", 0), ("pid:[4026532277]", 1)] {
+        let tree = Tree::new();
+        tree.link("proc/self/ns/pid", namespace);
+        let warned = bound(&mut Kernel::of(&tree), &[DISK]).unwrap();
+        assert_eq!(warned.len(), count, "{namespace}: {warned:?}");
+        let without_disk = bound(&mut Kernel::of(&tree), &["02:00.0"]);
+        assert_eq!(without_disk, Ok(vec![]), "{namespace}");
+    }
 }
 
 /// Back to the kernel: nobody is special any more, away from vfio-pci, who wants it. Twice is once.

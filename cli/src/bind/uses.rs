@@ -1,7 +1,8 @@
 //! Who uses a function's block devices: mounts, swap, device-mapper and RAID, whoever claimed or
 //! opened one. To take the function away would take their data away.
-use crate::machine::{Hands, Machine};
-use crate::processes::{self, Node, Opener, device_number};
+use super::unseen::{self, Unseen};
+use crate::machine::{Hands, Machine, device_number};
+use crate::processes::{self, Node, Opener};
 use crate::sysfs::{self, BlockDevice, PciController};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -62,29 +63,24 @@ pub(crate) struct Found {
     pub(crate) uses: Vec<Use>,
     /// The devices that nobody uses, claimed: as long as these are kept nobody can begin to.
     pub(crate) claims: Vec<File>,
+    /// The devices of which it cannot be seen whether somebody uses them.
+    pub(crate) unseen: Vec<Unseen>,
 }
 
 /// A block device or a partition of one.
-struct Part {
-    node: Node,
-    path: PathBuf,
+pub(super) struct Part {
+    pub(super) node: Node,
+    pub(super) path: PathBuf,
     /// Index of the whole device among the parts.
     whole: usize,
 }
 
 /// Looks for users of every block device of the function.
-///
-/// # Errors
-/// A device could not be claimed for another reason than that it is in use.
-pub(crate) fn of(
-    machine: &Machine,
-    hands: &mut dyn Hands,
-    function: &PciController,
-) -> io::Result<Found> {
+pub(crate) fn of(machine: &Machine, hands: &mut dyn Hands, function: &PciController) -> Found {
     let parts = parts(&function.block_devices);
     let mut found = Found::default();
     if parts.is_empty() {
-        return Ok(found);
+        return found;
     }
     let mounts = Mounts::read(machine);
     let swaps = swaps(machine);
@@ -114,15 +110,22 @@ pub(crate) fn of(
     }
     let nodes: Vec<Node> = parts.iter().map(|part| part.node.clone()).collect();
     let openers = processes::openers(machine, &nodes);
-    let mut refused = None;
     for whole in wholes(&parts) {
+        let members = || parts.iter().filter(|part| part.whole == whole);
+        let hidden = members().filter_map(|part| unseen::node(machine, hands, part).err());
+        let hidden: Vec<Unseen> = hidden.collect();
+        if !hidden.is_empty() {
+            // What stands in its place must not be claimed in its stead.
+            found.unseen.extend(hidden);
+            continue;
+        }
         match claim(machine, hands, &parts, whole) {
             Ok(Claim::Ours(claim)) => found.claims.extend(claim),
             Ok(Claim::Busy(busy)) => {
                 let told = exclusive(machine, &parts, &busy, &openers, &found.uses);
                 found.uses.extend(told);
             }
-            Err(error) => refused = Some(error),
+            Err(unseen) => found.unseen.push(unseen),
         }
     }
     for Opener { pid, node } in openers {
@@ -138,10 +141,7 @@ pub(crate) fn of(
             });
         }
     }
-    match refused {
-        Some(error) if found.uses.is_empty() => Err(error),
-        _ => Ok(found),
-    }
+    found
 }
 
 /// The parts that are whole devices.
@@ -152,7 +152,7 @@ fn wholes(parts: &[Part]) -> impl Iterator<Item = usize> {
 
 /// How a device was claimed.
 enum Claim {
-    /// Nobody else has claimed it or a part of it.
+    /// Nobody else has claimed it or a part of it; `None`: it has gone meanwhile.
     Ours(Option<File>),
     /// Somebody has claimed these: the device first, then partitions of it.
     Busy(Vec<usize>),
@@ -165,19 +165,19 @@ fn claim(
     hands: &mut dyn Hands,
     parts: &[Part],
     whole: usize,
-) -> io::Result<Claim> {
+) -> Result<Claim, Unseen> {
     let mut busy = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         if part.whole != whole {
             continue;
         }
         match hands.claim(&machine.dev(&part.node.name)) {
-            Ok(claim) if index == whole && claim.is_some() => return Ok(Claim::Ours(claim)),
+            Ok(claim) if index == whole => return Ok(Claim::Ours(Some(claim))),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => busy.push(index),
-            // Gone, or without a medium: nobody's.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            // Gone while it was looked at: nobody's.
+            Err(_) if !part.path.exists() => {}
+            Err(error) => return Err(Unseen::claim(machine, part, &error)),
         }
     }
     if busy.is_empty() {
@@ -253,6 +253,10 @@ const UNSEEN: &str = "somebody that cannot be seen from here: a part of the kern
 fn parts(devices: &[BlockDevice]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for device in devices {
+        // A path of a multipath device, which only the kernel itself opens.
+        if sysfs::attribute(&device.path.join("hidden")).is_some_and(|hidden| hidden == "1") {
+            continue;
+        }
         let whole = parts.len();
         let partitions = sysfs::children(&device.path, |name| name.starts_with(&device.name));
         let partitions = partitions
