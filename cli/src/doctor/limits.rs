@@ -24,6 +24,10 @@ pub(super) fn memlock(machine: &Machine, user: &User) -> Check {
     if user.may_lock_any() {
         return Check::ok(name, "any amount of memory may be pinned (CAP_IPC_LOCK)");
     }
+    let limit = match user.seems_to_lock_any() {
+        true => "RLIMIT_MEMLOCK; CAP_IPC_LOCK does not lift it in a user namespace",
+        false => "RLIMIT_MEMLOCK",
+    };
     let limits = machine.proc_text("self/limits").unwrap_or_default();
     let line = limits
         .lines()
@@ -64,18 +68,18 @@ pub(super) fn memlock(machine: &Machine, user: &User) -> Check {
         let needed = text::size(u128::from(NEEDED_BYTES));
         return Check::fail(
             name,
-            format!("{said} may be pinned (RLIMIT_MEMLOCK); a device needs {needed} at least"),
+            format!("{said} may be pinned ({limit}); a device needs {needed} at least"),
             hint,
         );
     }
     if soft_bytes < COMFORTABLE_BYTES {
         return Check::warn(
             name,
-            format!("{said} may be pinned (RLIMIT_MEMLOCK): a few small buffers"),
+            format!("{said} may be pinned ({limit}): a few small buffers"),
             hint,
         );
     }
-    Check::ok(name, format!("{said} may be pinned (RLIMIT_MEMLOCK)"))
+    Check::ok(name, format!("{said} may be pinned ({limit})"))
 }
 
 /// What is pinned counts against the control group's memory, too, and cannot be swapped out.

@@ -15,7 +15,16 @@ pub(crate) struct User {
     pub(crate) uid: Option<u32>,
     groups: Vec<u32>,
     capabilities: u64,
+    /// In a user namespace of its own, as in a rootless container: capabilities count there for
+    /// what belongs to the namespace, which neither VFIO nor RLIMIT_MEMLOCK does.
+    is_mapped: bool,
 }
+
+/// The user namespace that the kernel starts with (`PROC_USER_INIT_INO`), and its map.
+const FIRST_NAMESPACE: &str = "user:[4026531837]";
+const FIRST_MAP: [&str; 3] = ["0", "0", "4294967295"];
+/// Whom an owner is shown as that the namespace has no number for (proc(5), `overflowuid`).
+const NOBODY: u32 = 65534;
 
 /// Why a node cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +53,28 @@ impl User {
             uid: effective("Uid:"),
             groups,
             capabilities: capabilities.unwrap_or_default(),
+            is_mapped: is_mapped(machine),
         }
     }
 
     /// Whether RLIMIT_MEMLOCK does not count.
     pub(crate) const fn may_lock_any(&self) -> bool {
-        self.capabilities >> CAP_IPC_LOCK & 1 == 1
+        self.has(CAP_IPC_LOCK) && !self.is_mapped
+    }
+
+    /// Whether it looks as if RLIMIT_MEMLOCK did not count: the kernel asks for the capability in
+    /// its first user namespace.
+    pub(crate) const fn seems_to_lock_any(&self) -> bool {
+        self.has(CAP_IPC_LOCK) && self.is_mapped
+    }
+
+    const fn has(&self, capability: u32) -> bool {
+        self.capabilities >> capability & 1 == 1
+    }
+
+    /// Whether the number of an owner is that owner's alone.
+    const fn is_somebody(&self, id: u32) -> bool {
+        !(self.is_mapped && id == NOBODY)
     }
 
     /// Whether the user may read and write a node.
@@ -58,14 +83,18 @@ impl User {
             return Err(NoAccess::Missing);
         };
         let mode = found.mode();
-        let bits = if self.uid == Some(found.uid()) {
+        let (knows_user, knows_group) =
+            (self.is_somebody(found.uid()), self.is_somebody(found.gid()));
+        let bits = if self.uid == Some(found.uid()) && knows_user {
             mode >> 6
-        } else if self.groups.contains(&found.gid()) {
+        } else if self.groups.contains(&found.gid()) && knows_group {
             mode >> 3
         } else {
             mode
         };
-        if bits & 0o6 == 0o6 || self.capabilities >> CAP_DAC_OVERRIDE & 1 == 1 {
+        // In a user namespace it overrides for owners that have a number there.
+        let overrides = self.has(CAP_DAC_OVERRIDE) && knows_user && knows_group;
+        if bits & 0o6 == 0o6 || overrides {
             return Ok(());
         }
         // An access control list may say more than the mode.
@@ -86,6 +115,19 @@ impl User {
         self.uid
             .map_or_else(|| "UID".to_owned(), |uid| uid.to_string())
     }
+}
+
+/// Whether this process is in another user namespace than the first.
+fn is_mapped(machine: &Machine) -> bool {
+    let own = std::fs::read_link(machine.proc("self/ns/user"));
+    if own.is_ok_and(|own| own.as_os_str() != FIRST_NAMESPACE) {
+        return true;
+    }
+    let Some(map) = machine.proc_text("self/uid_map") else {
+        // A kernel without user namespaces.
+        return false;
+    };
+    !map.split_whitespace().eq(FIRST_MAP)
 }
 
 impl fmt::Display for User {
