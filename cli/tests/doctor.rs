@@ -383,6 +383,97 @@ fn root_may_open_and_pin_what_it_likes() {
     assert_eq!(machine.told("fail", 0), []);
 }
 
+/// In a user namespace, as in a rootless container, root's capabilities count for what belongs to
+/// the namespace: not for the limit on locked memory, and not for nodes of the host's users.
+#[test]
+fn capabilities_in_a_user_namespace_are_not_believed() {
+    let root = "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n";
+    let map = "         0       1000          1\n         1     100000      65536\n";
+    let machine = Machine::good();
+    machine.write("proc/self/status", root);
+    machine.limits("65536", "65536");
+    machine.write("proc/self/uid_map", "         0          0 4294967295\n");
+    machine.link("proc/self/ns/user", "user:[4026531837]");
+    assert_eq!(machine.told("fail", 0), [], "the kernel's first namespace");
+    machine.write("proc/self/uid_map", map);
+    let said = "memlock: 64 KiB may be pinned (RLIMIT_MEMLOCK; CAP_IPC_LOCK does not lift it in a \
+                user namespace); a device needs 4 MiB at least";
+    let failed = machine.told("fail", 1);
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].0, said);
+    // One whose map is the identity is none the less not the first.
+    machine.write("proc/self/uid_map", "         0          0 4294967295\n");
+    machine.link("proc/self/ns/user", "user:[4026532500]");
+    assert_eq!(machine.told("fail", 1)[0].0, said);
+    machine.limits(GIB, GIB);
+    assert_eq!(machine.told("fail", 0), [], "the limit is what counts");
+}
+
+/// A function is opened by its group and VFIO's container, or by its own node and iommufd: half of
+/// one pair and half of the other is nothing, and what each lacks is told.
+#[test]
+fn nodes_that_do_not_go_together_fail() {
+    type Change = fn(&Machine);
+    let own = |machine: &Machine| {
+        let at = "sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0/dev";
+        machine.write(at, "511:0\n");
+    };
+    let crossed: [(&str, &str, Change); 3] = [
+        (
+            "/dev/vfio/vfio with /dev/vfio/12: /dev/vfio/12 is missing; /dev/iommu with \
+             /dev/vfio/devices/vfio0: /dev/iommu is missing",
+            "in a container: start it with --device /dev/vfio/12; or in a container: start it with \
+             --device /dev/iommu",
+            |machine| {
+                fs::remove_file(machine.path("dev/vfio/12")).unwrap();
+                machine.write("dev/vfio/devices/vfio0", "");
+            },
+        ),
+        (
+            "/dev/vfio/vfio with /dev/vfio/12: /dev/vfio/vfio is missing; /dev/iommu with \
+             /dev/vfio/devices/vfio0: /dev/vfio/devices/vfio0 is missing",
+            "in a container: start it with --device /dev/vfio/devices/vfio0; or in a container: \
+             start it with --device /dev/vfio/vfio",
+            |machine| {
+                fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
+                machine.write("dev/iommu", "");
+            },
+        ),
+        (
+            "/dev/iommu is missing",
+            "run as root: underpin bind 0000:01:00.0 --owner",
+            |machine| {
+                let nobody = fs::Permissions::from_mode(0o066);
+                fs::set_permissions(machine.path("dev/vfio/12"), nobody).unwrap();
+                machine.write("dev/vfio/devices/vfio0", "");
+            },
+        ),
+    ];
+    for (said, next, change) in crossed {
+        let machine = Machine::good();
+        own(&machine);
+        change(&machine);
+        let failed = machine.told("fail", 1);
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        let start = "0000:01:00.0: bound to vfio-pci, but the nodes that user ";
+        assert!(failed[0].0.starts_with(start), "{failed:?}");
+        assert!(failed[0].0.contains(said), "{said}: {failed:?}");
+        assert!(failed[0].1.starts_with(next), "{next}: {failed:?}");
+    }
+    // Either pair alone will do.
+    let machine = Machine::good();
+    own(&machine);
+    assert_eq!(machine.told("fail", 0), []);
+    machine
+        .write("dev/iommu", "")
+        .write("dev/vfio/devices/vfio0", "");
+    fs::remove_file(machine.path("dev/vfio/12")).unwrap();
+    fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
+    assert_eq!(machine.told("fail", 0), []);
+    let text = machine.run(&["doctor"]).ends(0).stdout;
+    assert!(text.contains("may use /dev/vfio/devices/vfio0"), "{text}");
+}
+
 /// Files of any content, links in a circle and to nowhere, directories for files: each in the place
 /// of every file that is read. No command ends by itself in another way than its own.
 #[test]

@@ -9,7 +9,7 @@ mod tests;
 mod unseen;
 mod uses;
 
-pub(crate) use owner::{Owner, nodes};
+pub(crate) use owner::{Owner, group_node, nodes, own_node};
 
 use crate::args::pci_address;
 use crate::failure::Failure;

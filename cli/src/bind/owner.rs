@@ -58,15 +58,23 @@ impl Owner {
     }
 }
 
-/// The nodes through which a function that is bound to vfio-pci is opened: its group's, and its own
-/// where the kernel has that (iommufd). Only those that are there.
-pub(crate) fn nodes(machine: &Machine, address: &str, group: &Group) -> Vec<PathBuf> {
-    let mut nodes = vec![machine.dev(&format!("vfio/{}", group.number))];
+/// The node of a function's IOMMU group, whether or not it is there.
+pub(crate) fn group_node(machine: &Machine, group: &Group) -> PathBuf {
+    machine.dev(&format!("vfio/{}", group.number))
+}
+
+/// The node of the function alone, where the kernel has such (iommufd), whether or not it is there.
+pub(crate) fn own_node(machine: &Machine, address: &str) -> Option<PathBuf> {
     let own = sysfs::children(&machine.function(address).join("vfio-dev"), |_| true);
-    nodes.extend(own.iter().map(|path| {
-        let name = sysfs::name_of(path);
-        machine.dev(&format!("vfio/devices/{name}"))
-    }));
+    let name = sysfs::name_of(own.first()?);
+    Some(machine.dev(&format!("vfio/devices/{name}")))
+}
+
+/// The nodes through which a function that is bound to vfio-pci is opened: its group's, and its own
+/// where the kernel has that. Only those that are there.
+pub(crate) fn nodes(machine: &Machine, address: &str, group: &Group) -> Vec<PathBuf> {
+    let mut nodes = vec![group_node(machine, group)];
+    nodes.extend(own_node(machine, address));
     nodes.retain(|node| node.exists());
     nodes
 }
@@ -86,7 +94,7 @@ pub(crate) fn give(
             "file",
             format!(
                 "{address} is bound to vfio-pci, but there is neither {} nor a node of its own",
-                machine.shown(&machine.dev(&format!("vfio/{}", group.number)))
+                machine.shown(&group_node(machine, group))
             ),
             "run the command where /dev is the machine's own, not in a container",
         ));

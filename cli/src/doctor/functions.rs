@@ -1,11 +1,12 @@
 //! Checks of each NVMe function: its IOMMU group, and whether the user may open it.
 use super::user::{NoAccess, User};
-use super::{Check, Verdict};
-use crate::bind::nodes;
+use super::{Check, Verdict, machine_wide};
 use crate::bind::switch::VFIO_PCI;
+use crate::bind::{group_node, own_node};
 use crate::iommu::Group;
 use crate::machine::Machine;
 use crate::sysfs::{Bus, PciController};
+use std::path::PathBuf;
 
 /// A line for each function; one line if there is none.
 pub(super) fn all(machine: &Machine, user: &User, bus: &Bus) -> Vec<Check> {
@@ -104,34 +105,46 @@ fn one(machine: &Machine, user: &User, function: &PciController) -> Found {
     Found::Other(check)
 }
 
-/// Whether a function that is bound can be opened by this user.
+/// Whether a function that is bound can be opened by this user: its group through VFIO's container,
+/// or its own node through iommufd. A node of one with a node of the other is of no use.
 fn open(machine: &Machine, user: &User, address: &str, group: &Group) -> Found {
-    let nodes = nodes(machine, address, group);
-    let mut why = None;
-    for node in &nodes {
-        match user.may_use(machine, node) {
-            Ok(()) => {
-                let node = machine.shown(node);
-                let said = format!("bound to vfio-pci; {user} may use {node}");
-                return Found::Open(Check::ok(address, said));
-            }
-            Err(NoAccess::Denied(mode)) if why.is_none() => {
-                why = Some(format!("{} ({mode})", machine.shown(node)));
-            }
-            Err(_) => {}
+    let group_node = group_node(machine, group);
+    let [container, iommufd] = machine_wide::nodes(machine);
+    let mut ways = vec![(group_node.clone(), container)];
+    ways.extend(own_node(machine, address).map(|own| (own, iommufd)));
+    let can = |node: &PathBuf| user.may_use(machine, node);
+    for (node, with) in &ways {
+        if can(node).is_ok() && can(with).is_ok() {
+            let node = machine.shown(node);
+            let said = format!("bound to vfio-pci; {user} may use {node}");
+            return Found::Open(Check::ok(address, said));
         }
     }
-    match why {
+    let give = format!(
+        "run as root: underpin bind {address} --owner {}",
+        user.owner()
+    );
+    let half = ways.iter().find(|(node, _)| can(node).is_ok());
+    if let Some((node, with)) = half {
+        // Told once for all, by the check of these nodes.
+        if ways.iter().all(|(_, with)| can(with).is_err()) {
+            let said = format!("bound to vfio-pci; {user} may use {}", machine.shown(node));
+            return Found::Other(Check::ok(address, said));
+        }
+        return Found::Other(unpaired(machine, user, address, &ways, (node, with), give));
+    }
+    let denied = ways.iter().find_map(|(node, _)| match can(node) {
+        Err(NoAccess::Denied(mode)) => Some(format!("{} ({mode})", machine.shown(node))),
+        _ => None,
+    });
+    match denied {
         Some(node) => Found::Other(Check::fail(
             address,
             format!("bound to vfio-pci, but {user} may not use {node}"),
-            format!(
-                "run as root: underpin bind {address} --owner {}",
-                user.owner()
-            ),
+            give,
         )),
         None => {
-            let node = machine.shown(&machine.dev(&format!("vfio/{}", group.number)));
+            let node = machine.shown(&group_node);
             Found::Missing(Check::fail(
                 address,
                 format!("bound to vfio-pci, but there is no {node}"),
@@ -139,4 +152,61 @@ fn open(machine: &Machine, user: &User, address: &str, group: &Group) -> Found {
             ))
         }
     }
+}
+
+/// The user may use a node of the function, but not the one that it is opened with, and the other
+/// way round: what each pair lacks, and how the pair is had of which half is there.
+fn unpaired(
+    machine: &Machine,
+    user: &User,
+    address: &str,
+    ways: &[(PathBuf, PathBuf)],
+    half: (&PathBuf, &PathBuf),
+    give: String,
+) -> Check {
+    let lacks = |path: &PathBuf| match user.may_use(machine, path) {
+        Ok(()) => None,
+        Err(NoAccess::Missing) => Some(format!("{} is missing", machine.shown(path))),
+        Err(NoAccess::Denied(mode)) => Some(format!(
+            "{user} may not use {} ({mode})",
+            machine.shown(path)
+        )),
+    };
+    let pairs = ways.iter().map(|(node, with)| {
+        let missing: Vec<_> = [lacks(with), lacks(node)].into_iter().flatten().collect();
+        format!(
+            "{} with {}: {}",
+            machine.shown(with),
+            machine.shown(node),
+            missing.join(" and ")
+        )
+    });
+    let pairs: Vec<_> = pairs.collect();
+    // The half that every device shares may be had already, for another pair.
+    let other = ways
+        .iter()
+        .find(|(_, with)| user.may_use(machine, with).is_ok());
+    let mut steps = Vec::new();
+    if let Some((node, _)) = other {
+        match user.may_use(machine, node) {
+            Err(NoAccess::Denied(_)) => steps.push(give),
+            _ => steps.push(format!(
+                "in a container: start it with --device {}",
+                machine.shown(node)
+            )),
+        }
+    }
+    let with = machine.shown(half.1);
+    steps.push(match user.may_use(machine, half.1) {
+        Err(NoAccess::Denied(_)) => format!("run as root: chmod 666 {with}"),
+        _ => format!("in a container: start it with --device {with}"),
+    });
+    Check::fail(
+        address,
+        format!(
+            "bound to vfio-pci, but the nodes that {user} may use do not go together; {}",
+            pairs.join("; ")
+        ),
+        steps.join("; or "),
+    )
 }

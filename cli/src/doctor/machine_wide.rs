@@ -3,6 +3,7 @@ use super::Check;
 use super::user::{NoAccess, User};
 use crate::machine::Machine;
 use crate::sysfs;
+use std::path::PathBuf;
 
 /// Whether an IOMMU stands before the devices.
 pub(super) fn iommu(machine: &Machine) -> Check {
@@ -133,10 +134,16 @@ pub(super) fn backend(machine: &Machine) -> Check {
     }
 }
 
+/// The nodes with which every program begins: VFIO's container, for groups, and iommufd, for the
+/// functions' own nodes.
+pub(super) fn nodes(machine: &Machine) -> [PathBuf; 2] {
+    [machine.dev("vfio/vfio"), machine.dev("iommu")]
+}
+
 /// Whether the node that every VFIO program opens can be opened.
 pub(super) fn container_node(machine: &Machine, user: &User) -> Check {
     let name = "vfio-node";
-    let nodes = [machine.dev("vfio/vfio"), machine.dev("iommu")];
+    let nodes = nodes(machine);
     let mut why = None;
     for node in &nodes {
         let shown = machine.shown(node);
