@@ -18,3 +18,6 @@ UNDERPIN_TEST_DEVICE=pci:$first UNDERPIN_TEST_DEVICE_2=pci:$second RUST_LOG=info
   conformance queues::two_controllers_in_one_space >/tmp/said 2>&1 || { cat /tmp/said; fail "not both at once"; }
 grep -q '^ok ' /tmp/said || { cat /tmp/said; fail "it was skipped"; }
 ok "both work in one space"
+RUST_LOG=info on-device pair pci:$first pci:$second >/tmp/said 2>&1 || { cat /tmp/said; fail "the end of one is the other's"; }
+cat /tmp/said
+ok "one buffer for both, and each its own end"

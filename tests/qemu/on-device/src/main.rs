@@ -5,6 +5,8 @@
 mod fields;
 mod load;
 mod meddle;
+mod pair;
+mod reset;
 mod unmapped;
 mod vectors;
 
@@ -24,6 +26,21 @@ enum What {
     /// Keeps reads and writes in flight until the controller fails, and says how that went.
     /// Prints `loaded` once it has done some work
     Load(load::LoadArgs),
+    /// One buffer for two controllers in one space, of which one is closed amid the other's I/O
+    Pair {
+        /// The one that is closed
+        first: String,
+        /// The one that goes on
+        second: String,
+    },
+    /// Resets the function amid I/O, and looks at the result
+    Reset {
+        /// The device
+        url: String,
+        /// It has no reset
+        #[arg(long)]
+        none: bool,
+    },
     /// Reads into an address at which memory was, and is no more
     UnmappedData {
         /// The device
@@ -62,6 +79,8 @@ fn main() -> ExitCode {
         .init();
     let done = match Args::parse().what {
         What::Load(args) => load::run(&args),
+        What::Pair { first, second } => pair::run(&first, &second),
+        What::Reset { url, none } => reset::run(&url, !none),
         What::UnmappedData { url } => unmapped::data(&url),
         What::UnmappedList { url } => unmapped::list(&url),
         What::UnmappedQueue { url } => unmapped::queue(&url),
