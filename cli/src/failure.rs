@@ -60,6 +60,17 @@ impl Problem {
         }
     }
 
+    /// Standard output takes no answer.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        Self {
+            code: "output",
+            message: format!("the answer could not be written: {error}"),
+            hint: "make room, or write it elsewhere".to_owned(),
+            status: None,
+            exit: EXIT_FAILED,
+        }
+    }
+
     /// As JSON; the same object wherever an error is told.
     pub(crate) fn json(&self) -> Value {
         let mut object = json!({
@@ -160,13 +171,7 @@ impl Failure {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 return ExitCode::SUCCESS;
             }
-            Self::Output(error) => Problem {
-                code: "output",
-                message: format!("the answer could not be written: {error}"),
-                hint: "make room, or write it elsewhere".to_owned(),
-                status: None,
-                exit: EXIT_FAILED,
-            },
+            Self::Output(error) => Problem::output(&error),
         };
         problem.say();
         if as_json && problem.code != "output" {

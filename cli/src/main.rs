@@ -78,10 +78,16 @@ fn nobody_listens() -> ExitCode {
 /// what else was meant is not known, but that is.
 fn refused(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().any(|argument| argument == "--json");
-    if !error.use_stderr() && closed::output_was_closed() {
-        return nobody_listens();
+    if !error.use_stderr() {
+        if closed::output_was_closed() {
+            return nobody_listens();
+        }
+        return match output::help(error) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(false),
+        };
     }
-    if !error.use_stderr() || !wants_json {
+    if !wants_json {
         error.exit();
     }
     let text = error.to_string();

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Args::command(), "underpin", &mut script);
-    output::bytes(&script)
+    output::page(&script)
 }
 
 /// The manual: its first page on standard output, or all pages into a folder.
@@ -19,7 +19,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     let Some(folder) = &args.dir else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;
-        return output::bytes(&page);
+        return output::page(&page);
     };
     let generated =
         std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(command, folder));

@@ -1,5 +1,5 @@
 //! Where the answer goes: plain text, or with bold headings when somebody watches.
-use crate::failure::Failure;
+use crate::failure::{EXIT_USAGE, Failure, Problem};
 use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
 
@@ -63,6 +63,31 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
 /// Writes one JSON object to standard output, indented.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     text(&format!("{value:#}\n"))
+}
+
+/// Writes what is about the command itself to standard output: help, version, manual, completions.
+/// Where that cannot go nothing else has been asked for: the command line is wrong.
+pub(crate) fn page(bytes: &[u8]) -> Result<(), Failure> {
+    self::bytes(bytes).map_err(not_taken)
+}
+
+/// Prints clap's help or version, in colours where somebody watches.
+pub(crate) fn help(help: &clap::Error) -> Result<(), Failure> {
+    // What is still in the buffer at the end would be lost without a word.
+    let printed = help.print().and_then(|()| io::stdout().flush());
+    printed.map_err(|error| not_taken(error.into()))
+}
+
+fn not_taken(failure: Failure) -> Failure {
+    match failure {
+        Failure::Output(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Failure::Told(Problem {
+                exit: EXIT_USAGE,
+                ..Problem::output(&error)
+            })
+        }
+        other => other,
+    }
 }
 
 /// Writes bytes to standard output as they are.

@@ -307,6 +307,44 @@ fn a_full_standard_error_changes_nothing() {
     }
 }
 
+/// Help, version, manual and completions that a full disk does not take are lost, and that is said
+/// once, with the status of a closed output. An answer of a device that is lost is the machine's
+/// failure.
+#[test]
+fn a_full_standard_output_is_an_error() {
+    let ended = |line: &str| {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let run = command(line.split(' ')).stdout(full.unwrap()).output();
+        let run = run.unwrap();
+        (run.status.code(), String::from_utf8(run.stderr).unwrap())
+    };
+    let help = run(["--help"]).ends(0).stdout;
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let list = list.take_while(|line| !line.is_empty());
+    // What a name says may go on in the next line, further in.
+    let names = list.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    assert!(names.len() >= 11 && names.contains(&"doctor"), "{names:?}");
+    let mut lines: Vec<String> = ["--help", "-h", "--version", "-V", "help", "man"]
+        .map(str::to_owned)
+        .to_vec();
+    lines.extend(["bash", "zsh", "fish"].map(|shell| format!("completions {shell}")));
+    for name in names.iter().filter(|name| **name != "help") {
+        lines.extend([format!("{name} --help"), format!("help {name}")]);
+    }
+    for line in &lines {
+        let (status, stderr) = ended(line);
+        assert_eq!(status, Some(2), "{line}: {stderr}");
+        let said = stderr.matches("could not be written").count();
+        assert!(said == 1 && stderr.lines().count() == 2, "{line}: {stderr}");
+    }
+    for line in ["list", "identify emu:size=1m", "doctor"] {
+        let (status, stderr) = ended(line);
+        assert_eq!(status, Some(1), "{line}: {stderr}");
+        assert!(stderr.contains("could not be written"), "{line}: {stderr}");
+    }
+}
+
 /// Without a standard output the answer would be lost: that is an error, and nothing is asked of
 /// the device, or changed in it, before. What is sent to /dev/null was meant to be.
 #[test]

@@ -72,7 +72,8 @@ fn texts(arguments: Vec<OsString>) -> Result<Vec<String>, OptionError> {
         .collect()
 }
 
-/// Prints what was asked for; a reader that has seen enough is no failure.
+/// Prints what was asked for: help, version, manual. A reader that has seen enough is no failure;
+/// an output that takes nothing is a mistake of the command line, as a closed one is.
 fn print(text: &str) -> ExitCode {
     if let Err(error) = output_is_open() {
         return usage(&[error]);
@@ -81,7 +82,7 @@ fn print(text: &str) -> ExitCode {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain!("cannot write the answer: {error}");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(EXIT_USAGE)
         }
         _ => ExitCode::SUCCESS,
     }

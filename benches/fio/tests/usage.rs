@@ -399,15 +399,20 @@ fn a_ring_has_its_limit() {
     );
 }
 
-/// Help that could not be written is not exit status 0.
+/// Help, version and manual that could not be written are a wrong command line, as with a closed
+/// output, and told in one line.
 #[test]
 fn help_that_is_lost_is_a_failure() {
-    let full = std::fs::File::options()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let (result, _, stderr) = output(ours().arg("--help").stdout(full));
-    assert_eq!(result.status.code(), Some(1), "{stderr}");
+    for asked in ["--help", "--version", "--man", "--completions=bash"] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let (result, _, stderr) = output(ours().arg(asked).stdout(full));
+        assert_eq!(result.status.code(), Some(2), "{asked}: {stderr}");
+        let is_one = stderr.lines().count() == 1 && stderr.contains("cannot write the answer");
+        assert!(is_one, "{asked}: {stderr}");
+    }
 }
 
 /// Standard error that is full, as on a disk of logs, costs neither the report nor the exit status,
