@@ -146,6 +146,10 @@ impl Context {
     /// Opens a function behind this context.
     fn admit(&self, places: &Places, function: &Function, way: &Way) -> Result<File, String> {
         let mut members = self.members.lock();
+        if self.dissolved.load(Ordering::Acquire) {
+            // While we waited for the lock. What this context maps from now on is nowhere.
+            return Err("its last device has just left it".to_owned());
+        }
         let file = match (&self.kind, way) {
             (Kind::Type1(container), _) => {
                 join_group(&mut members.groups, container, places, function)?
@@ -322,23 +326,29 @@ fn attach(device: &File, iommufd: &VfioIommufd) -> Result<(), String> {
     let number = kernel::iommufd_number(iommufd);
     // flags, iommufd, out_devid.
     let bind = [0, number, 0];
-    kernel::ask(device.as_fd(), Request::BindIommufd, &bind, 0).map_err(|error| {
-        match Errno::from_io_error(&error) {
-            Some(Errno::BUSY | Errno::INVAL) => {
-                format!(
-                    "another process has this device, or one of its group ({error}), or another \
-                     DmaSpace of this one; end it"
-                )
-            }
-            _ => format!("the device cannot be bound to iommufd: {error}"),
-        }
-    })?;
+    kernel::ask(device.as_fd(), Request::BindIommufd, &bind, 0).map_err(|error| unbound(&error))?;
     // flags, page table, pasid; the last is not sent, as older kernels take no more.
     let to = [0, iommufd.ioas().id()];
     let attached = kernel::ask(device.as_fd(), Request::Attach, &to, 0);
     attached
         .map_err(|error| format!("the device cannot be attached to its address space: {error}"))?;
     Ok(())
+}
+
+/// Why a device cannot be bound to an iommufd, and what grants it.
+fn unbound(error: &io::Error) -> String {
+    let whose = "another process has this device, or one of its IOMMU group, or another DmaSpace \
+                 of this process has";
+    match Errno::from_io_error(error) {
+        Some(Errno::BUSY | Errno::INVAL) => format!("{whose} ({error}); end it"),
+        // The kernel's answer to both.
+        Some(Errno::PERM) => format!(
+            "{whose} ({error}): end it; or interrupts are not remapped here, so a device could \
+             forge them: switch interrupt remapping on in the firmware's setup, or accept it: \
+             `modprobe iommufd allow_unsafe_interrupts=1`"
+        ),
+        _ => format!("the device cannot be bound to iommufd: {error}"),
+    }
 }
 
 impl Mapper for Context {
@@ -486,7 +496,16 @@ mod tests {
         }
         let said = explain(Errno::NOSPC, None);
         assert!(said.contains("dma_entry_limit"), "{said}");
-        let said = no_iommu(7, &Errno::PERM.into());
-        assert!(said.contains("allow_unsafe_interrupts"), "{said}");
+        for said in [
+            no_iommu(7, &Errno::PERM.into()),
+            unbound(&Errno::PERM.into()),
+        ] {
+            assert!(said.contains("allow_unsafe_interrupts"), "{said}");
+            assert_eq!(said.lines().count(), 1);
+        }
+        for errno in [Errno::BUSY, Errno::INVAL, Errno::PERM] {
+            let said = unbound(&errno.into());
+            assert!(said.contains("another process has this device"), "{said}");
+        }
     }
 }

@@ -110,6 +110,12 @@ pub(super) fn region(bytes: &[u8]) -> Result<RegionInfo, Malformed> {
         offset: answer.u64(24)?,
         areas: Vec::new(),
     };
+    if info.offset.checked_add(info.size).is_none() {
+        return Err(answer.bad(format!(
+            "a region of {} bytes at {:#x} of the file",
+            info.size, info.offset
+        )));
+    }
     if info.flags & vfio::VFIO_REGION_INFO_FLAG_MMAP == 0 || info.needed_bytes > bytes.len() {
         return Ok(info);
     }
@@ -231,6 +237,7 @@ mod tests {
             ("more areas than bytes", 48, 3_u64.to_ne_bytes()),
             ("an area past the region", 64, 0x3001_u64.to_ne_bytes()),
             ("an area past 2^64", 56, u64::MAX.to_ne_bytes()),
+            ("a region past 2^64", 24, (u64::MAX - 0x3ffe).to_ne_bytes()),
         ] {
             let mut bytes = region_bytes(true);
             let len = if at == 12 || at == 36 || at == 48 {

@@ -45,10 +45,11 @@ impl Watched {
             if self.request.clear() {
                 // Everybody is told before the device goes: what is in flight is lost, not late.
                 shared.lose(Failure::Reclaimed);
+                // And whoever sleeps: closing it can take the kernel a function reset.
+                shared.wake();
                 // The kernel waits until it is closed; the memory of what was in flight is kept
                 // until the controller is closed, which learns there how the end was proven.
                 let _ = shared.close();
-                shared.wake();
                 return;
             }
             if self.error.clear() {
