@@ -96,7 +96,33 @@ fn pattern(round: usize) -> Vec<u8> {
         .collect()
 }
 
+/// What this process has open and mapped of VFIO, and all that it has open.
+fn held() -> Result<(usize, usize, usize)> {
+    let files: Vec<_> = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|file| std::fs::read_link(file.path()).ok())
+        .collect();
+    let vfio = files
+        .iter()
+        .filter(|path| path.to_string_lossy().contains("vfio"));
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let mapped = maps.lines().filter(|line| line.contains("vfio"));
+    Ok((vfio.count(), mapped.count(), files.len()))
+}
+
 pub(crate) fn run(first: &str, second: &str) -> Result<()> {
+    let before = held()?;
+    both(first, second)?;
+    let after = held()?;
+    ensure!(
+        before.0 == 0 && before == after,
+        "{before:?} files of VFIO, mappings and files became {after:?}"
+    );
+    println!("ok      no file and no mapping is left");
+    Ok(())
+}
+
+fn both(first: &str, second: &str) -> Result<()> {
     let space = DmaSpace::new();
     let mut one = End::open(first, &space)?;
     let mut two = End::open(second, &space)?;
@@ -115,6 +141,11 @@ pub(crate) fn run(first: &str, second: &str) -> Result<()> {
         ensure!(bytes(&buffer) == wanted, "round {round}: {second}");
     }
     println!("ok      what {first} read {second} wrote, from the same buffer");
+    let (files, mapped, _) = held()?;
+    ensure!(
+        files >= 2 && mapped >= 2,
+        "{files} files of VFIO, {mapped} mappings: is it looked for rightly?"
+    );
 
     two.submit_all(&space)?;
     let End {
