@@ -6,7 +6,7 @@
 to_vfio 0000:00:04.0
 loaded() { grep -q loaded /tmp/said; }
 # The device has zeroes to write; and whatever hits what is not mapped any more is a finding.
-head -c 33554432 /dev/zero | tr '\0' '\377' >/tmp/canary
+head -c 4194304 /dev/zero | tr '\0' '\377' >/tmp/canary
 for round in $(seq 20); do
   : >/tmp/said
   on-device load pci:0000:00:04.0 >/tmp/said 2>&1 &
