@@ -66,7 +66,9 @@ pub(crate) fn group_node(machine: &Machine, group: &Group) -> PathBuf {
 /// The node of the function alone, where the kernel has such (iommufd), whether or not it is there.
 pub(crate) fn own_node(machine: &Machine, address: &str) -> Option<PathBuf> {
     let own = sysfs::children(&machine.function(address).join("vfio-dev"), |_| true);
-    let name = sysfs::name_of(own.first()?);
+    // A kernel without these nodes has the directory all the same, and no number in it.
+    let own = own.iter().find(|path| path.join("dev").exists());
+    let name = sysfs::name_of(own?);
     Some(machine.dev(&format!("vfio/devices/{name}")))
 }
 

@@ -110,9 +110,10 @@ fn one(machine: &Machine, user: &User, function: &PciController) -> Found {
 fn open(machine: &Machine, user: &User, address: &str, group: &Group) -> Found {
     let group_node = group_node(machine, group);
     let [container, iommufd] = machine_wide::nodes(machine);
+    let can = |node: &PathBuf| user.may_use(machine, node);
+    let has_neither = can(&container).is_err() && can(&iommufd).is_err();
     let mut ways = vec![(group_node.clone(), container)];
     ways.extend(own_node(machine, address).map(|own| (own, iommufd)));
-    let can = |node: &PathBuf| user.may_use(machine, node);
     for (node, with) in &ways {
         if can(node).is_ok() && can(with).is_ok() {
             let node = machine.shown(node);
@@ -127,7 +128,7 @@ fn open(machine: &Machine, user: &User, address: &str, group: &Group) -> Found {
     let half = ways.iter().find(|(node, _)| can(node).is_ok());
     if let Some((node, with)) = half {
         // Told once for all, by the check of these nodes.
-        if ways.iter().all(|(_, with)| can(with).is_err()) {
+        if has_neither {
             let said = format!("bound to vfio-pci; {user} may use {}", machine.shown(node));
             return Found::Other(Check::ok(address, said));
         }
@@ -144,7 +145,8 @@ fn open(machine: &Machine, user: &User, address: &str, group: &Group) -> Found {
             give,
         )),
         None => {
-            let node = machine.shown(&group_node);
+            let usable = ways.iter().find(|(_, with)| can(with).is_ok());
+            let node = machine.shown(usable.map_or(&group_node, |(node, _)| node));
             Found::Missing(Check::fail(
                 address,
                 format!("bound to vfio-pci, but there is no {node}"),
