@@ -460,6 +460,26 @@ fn nodes_that_do_not_go_together_fail() {
         assert!(failed[0].0.contains(said), "{said}: {failed:?}");
         assert!(failed[0].1.starts_with(next), "{next}: {failed:?}");
     }
+    // A kernel that has no node for the function alone: the group is the only way.
+    let machine = Machine::good();
+    fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
+    machine
+        .write("dev/iommu", "")
+        .write("sys/bus/pci/devices/0000:01:00.0/vfio-dev/vfio0/power", "");
+    let failed = machine.told("fail", 1);
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let said = "/dev/vfio/vfio with /dev/vfio/12: /dev/vfio/vfio is missing";
+    assert!(failed[0].0.ends_with(said), "{failed:?}");
+    // The node that is missing is the one that fits what is there.
+    own(&machine);
+    fs::remove_file(machine.path("dev/vfio/12")).unwrap();
+    let failed = machine.told("fail", 1);
+    let said = "0000:01:00.0: bound to vfio-pci, but there is no /dev/vfio/devices/vfio0";
+    assert_eq!(
+        (failed.len(), failed[0].0.as_str()),
+        (1, said),
+        "{failed:?}"
+    );
     // Either pair alone will do.
     let machine = Machine::good();
     own(&machine);
@@ -586,7 +606,8 @@ fn bind_and_unbind_answer_as_the_others_do() {
     for said in [
         "0000:01:00.0 was bound to vfio-pci already; IOMMU group 12; /dev/vfio/12 given to",
         "/etc/udev/rules.d/70-underpin.rules",
-        "KERNEL==\"0000:01:00.0\", ATTR{driver_override}=\"vfio-pci\"",
+        "KERNEL==\"0000:01:00.0\", ATTR{driver_override}=\"vfio-pci\", RUN{builtin}",
+        "'echo 0000:01:00.0 >/sys/bus/pci/drivers_probe'",
         "softdep nvme pre: vfio-pci",
         "Nothing was installed.",
     ] {

@@ -16,10 +16,12 @@ pub(crate) fn files(functions: &[PciController], owner: Option<Owner>) -> Vec<Co
     let mut rules = "# Written by `underpin bind --persist`: functions for userspace.\n".to_owned();
     for function in functions {
         let address = &function.address;
+        // To choose a driver asks none to look again: vfio-pci may have been loaded before.
         let _ = writeln!(
             rules,
             "ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{address}\", \
-             ATTR{{driver_override}}=\"vfio-pci\""
+             ATTR{{driver_override}}=\"vfio-pci\", RUN{{builtin}}+=\"kmod load vfio-pci\", \
+             RUN+=\"/bin/sh -c 'echo {address} >/sys/bus/pci/drivers_probe'\""
         );
         if let Some(owner) = owner {
             // The number of a group may be another one at the next start.
