@@ -10,7 +10,8 @@ pub(super) fn iommu(machine: &Machine) -> Check {
     let name = "iommu";
     let groups = groups(machine);
     if groups > 0 {
-        return Check::ok(name, format!("on, {groups} groups"));
+        let plural = if groups == 1 { "" } else { "s" };
+        return Check::ok(name, format!("on, {groups} group{plural}"));
     }
     let off = "off: there is no IOMMU group, so no device can be kept to its memory";
     Check::fail(name, off, switch_on(machine))
