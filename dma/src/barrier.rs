@@ -106,3 +106,15 @@ pub fn full() {
         std::arch::asm!("dmb osh", options(nostack, preserves_flags));
     }
 }
+
+/// Fetches the line of `value` to be written soon. Only a hint; nothing is changed by it.
+#[inline(always)]
+pub(crate) fn prefetch_to_write<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch of any address has no effect but on caches, and this one is valid.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) value, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}

@@ -35,6 +35,19 @@ const REGION_ALIGN: u64 = 2 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpaceId(u32);
 
+impl SpaceId {
+    /// No space's: the first has number 1.
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// What a space is made of.
 ///
 /// ```
