@@ -332,7 +332,7 @@ fn a_function_without_a_driver_and_one_with_a_node_of_its_own() {
 #[test]
 fn what_is_in_use_is_refused_by_name_and_taken_by_force() {
     type Change = fn(&Tree);
-    let changes: [(&str, &[&'static str], &str, Change); 11] = [
+    let changes: [(&str, &[&'static str], &str, Change); 12] = [
         (
             "mounted",
             &[],
@@ -415,6 +415,10 @@ fn what_is_in_use_is_refused_by_name_and_taken_by_force() {
             "nvme0n1p1 is held exclusively (O_EXCL) by somebody that cannot be seen from here",
             |_| {},
         ),
+        ("generic", &[], "ng0n1 is open in pid 9 (fio)", |tree| {
+            tree.link("proc/9/fd/7", "/dev/ng0n1")
+                .write("proc/9/comm", "fio\n");
+        }),
         ("open", &[], "nvme0n1p1 is open in pid 9 (qemu)", |tree| {
             tree.link("proc/9/fd/7", "/dev/nvme0n1p1")
                 .write("proc/9/comm", "qemu\n");

@@ -108,7 +108,8 @@ pub(crate) fn of(machine: &Machine, hands: &mut dyn Hands, function: &PciControl
             add(Kind::Holder, held_by(machine, &mounts, &holder));
         }
     }
-    let nodes: Vec<Node> = parts.iter().map(|part| part.node.clone()).collect();
+    let mut nodes: Vec<Node> = parts.iter().map(|part| part.node.clone()).collect();
+    nodes.extend(wholes(&parts).filter_map(|whole| generic(&parts.get(whole)?.node)));
     let openers = processes::openers(machine, &nodes);
     for whole in wholes(&parts) {
         let members = || parts.iter().filter(|part| part.whole == whole);
@@ -129,19 +130,29 @@ pub(crate) fn of(machine: &Machine, hands: &mut dyn Hands, function: &PciControl
         }
     }
     for Opener { pid, node } in openers {
-        let Some(part) = parts.get(node) else {
+        let Some(node) = nodes.get(node) else {
             continue;
         };
-        let is_told = |told: &Use| told.device == part.node.name && told.kind == Kind::Exclusive;
+        let is_told = |told: &Use| told.device == node.name && told.kind == Kind::Exclusive;
         if !found.uses.iter().any(is_told) {
             found.uses.push(Use {
-                device: part.node.name.clone(),
+                device: node.name.clone(),
                 kind: Kind::Open,
                 said: format!("is open in {}", machine.process(pid)),
             });
         }
     }
     found
+}
+
+/// The character device of the same namespace (`ng0n1`), through which commands are sent by io_uring
+/// or ioctl, past the block device and whoever has claimed it.
+fn generic(block: &Node) -> Option<Node> {
+    let rest = block.name.strip_prefix("nvme")?;
+    Some(Node {
+        name: format!("ng{rest}"),
+        number: None,
+    })
 }
 
 /// The parts that are whole devices.

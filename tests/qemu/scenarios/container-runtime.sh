@@ -73,7 +73,8 @@ enough=536870912
 nodes="vfio/vfio vfio/$group"
 
 container $none $enough "$nodes" 'id -u; ls /dev /dev/vfio; cat /proc/self/cgroup; grep CapEff /proc/self/status; underpin doctor' >/tmp/said 2>&1 || fail "$(cat /tmp/said)"
-cat /tmp/said
+# The checks of doctor that went well are no tests.
+sed 's/^/| /' /tmp/said
 told "ok    $address: bound to vfio-pci; user 1000 may use /dev/vfio/$group"
 told 'cgroup-memory: 512 MiB for all processes of the group'
 ok "with --device for both nodes, --user and --ulimit, doctor finds nothing to put right"

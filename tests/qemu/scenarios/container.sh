@@ -51,7 +51,8 @@ nodes="vfio/vfio vfio/$group"
 ulimit -l unlimited
 
 contained "$nodes" 'id -u; ls /dev /dev/vfio; grep CapEff /proc/self/status; underpin doctor' >/tmp/said || fail "$(cat /tmp/said)"
-cat /tmp/said
+# The checks of doctor that went well are no tests.
+sed 's/^/| /' /tmp/said
 told "ok    $address: bound to vfio-pci; user 1000 may use /dev/vfio/$group"
 told '0000000000000000'
 ok "with both nodes, as an ordinary user, doctor finds nothing to put right"
