@@ -422,8 +422,7 @@ fn nodes_that_do_not_go_together_fail() {
         (
             "/dev/vfio/vfio with /dev/vfio/12: /dev/vfio/12 is missing; /dev/iommu with \
              /dev/vfio/devices/vfio0: /dev/iommu is missing",
-            "in a container: start it with --device /dev/vfio/12; or in a container: start it with \
-             --device /dev/iommu",
+            "in a container: start it with --device /dev/vfio/12 or --device /dev/iommu",
             |machine| {
                 fs::remove_file(machine.path("dev/vfio/12")).unwrap();
                 machine.write("dev/vfio/devices/vfio0", "");
@@ -432,8 +431,8 @@ fn nodes_that_do_not_go_together_fail() {
         (
             "/dev/vfio/vfio with /dev/vfio/12: /dev/vfio/vfio is missing; /dev/iommu with \
              /dev/vfio/devices/vfio0: /dev/vfio/devices/vfio0 is missing",
-            "in a container: start it with --device /dev/vfio/devices/vfio0; or in a container: \
-             start it with --device /dev/vfio/vfio",
+            "in a container: start it with --device /dev/vfio/devices/vfio0 or --device \
+             /dev/vfio/vfio",
             |machine| {
                 fs::remove_file(machine.path("dev/vfio/vfio")).unwrap();
                 machine.write("dev/iommu", "");

@@ -184,25 +184,26 @@ fn unpaired(
         )
     });
     let pairs: Vec<_> = pairs.collect();
-    // The half that every device shares may be had already, for another pair.
-    let other = ways
+    // Either what this node is opened with, or the node that fits what can be opened with.
+    let fitting = ways
         .iter()
         .find(|(_, with)| user.may_use(machine, with).is_ok());
-    let mut steps = Vec::new();
-    if let Some((node, _)) = other {
-        match user.may_use(machine, node) {
-            Err(NoAccess::Denied(_)) => steps.push(give),
-            _ => steps.push(format!(
-                "in a container: start it with --device {}",
-                machine.shown(node)
-            )),
+    let (mut steps, mut devices) = (Vec::new(), Vec::new());
+    for (path, step) in fitting.map(|(node, _)| (node, give)).into_iter().chain([(
+        half.1,
+        format!("run as root: chmod 666 {}", machine.shown(half.1)),
+    )]) {
+        match user.may_use(machine, path) {
+            Err(NoAccess::Denied(_)) => steps.push(step),
+            _ => devices.push(format!("--device {}", machine.shown(path))),
         }
     }
-    let with = machine.shown(half.1);
-    steps.push(match user.may_use(machine, half.1) {
-        Err(NoAccess::Denied(_)) => format!("run as root: chmod 666 {with}"),
-        _ => format!("in a container: start it with --device {with}"),
-    });
+    if !devices.is_empty() {
+        steps.push(format!(
+            "in a container: start it with {}",
+            devices.join(" or ")
+        ));
+    }
     Check::fail(
         address,
         format!(
