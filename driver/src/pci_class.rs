@@ -24,8 +24,8 @@ impl PciClass {
     /// The same, but an administrative controller: it has no I/O queues.
     const NVME_ADMIN: Self = Self(0x01_08_03);
 
-    /// True when NVM Express is how one talks to it (NVMe over PCIe Transport 1.0, 3.1.1: interface
-    /// 02h or 03h). What it can do, its registers say.
+    /// True when NVM Express is how one talks to it (interface 02h or 03h of class 01h 08h, in the
+    /// PCI Code and ID Assignment). What it can do, its registers say.
     pub fn is_nvme(self) -> bool {
         matches!(self, Self::NVME | Self::NVME_ADMIN)
     }

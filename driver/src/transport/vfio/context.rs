@@ -5,6 +5,7 @@ use super::groups::Groups;
 use super::info::{self, IommuInfo};
 use super::kernel::{self, Request};
 use super::sysfs::{Function, Places, Way, refusal};
+use crate::PciAddress;
 use iommufd_ioctls::{IommuFd, IommufdError};
 use rustix::io::Errno;
 use rustix::process::Resource;
@@ -53,9 +54,27 @@ impl std::fmt::Debug for Kind {
 #[derive(Debug, Default)]
 struct Members {
     groups: Groups,
+    /// The functions that are open.
+    open: Vec<PciAddress>,
     usable: Vec<RangeInclusive<u64>>,
     /// Where the first of its devices is attached that is somewhere.
     numa_node: Option<u32>,
+}
+
+/// A device's place in its context; to be given back with [`Context::leave`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    group: u32,
+    address: PciAddress,
+}
+
+impl From<&Function> for Place {
+    fn from(function: &Function) -> Self {
+        Self {
+            group: function.group,
+            address: function.address,
+        }
+    }
 }
 
 /// Every context of this process, so that a space's next device finds its own.
@@ -71,8 +90,17 @@ pub(super) fn enter(
     // Held throughout: two devices opened at once shall find the same one.
     let mut contexts = CONTEXTS.lock();
     contexts.retain(|context| context.strong_count() > 0);
-    let known = contexts.iter().filter_map(Weak::upgrade);
-    let mut known = known.filter(|context| context.space == space && context.takes(&way));
+    let known: Vec<_> = contexts.iter().filter_map(Weak::upgrade).collect();
+    if let Some(context) = known.iter().find(|context| context.has(function.address)) {
+        // A container would give it once more, and opening it disables it.
+        return Err(format!(
+            "this process has it open already (in {}): share that controller, or close it",
+            context.name
+        ));
+    }
+    let mut known = known
+        .into_iter()
+        .filter(|context| context.space == space && context.takes(&way));
     if let Some(context) = known.next() {
         match context.admit(places, function, &way) {
             Ok(file) => {
@@ -136,6 +164,10 @@ impl Context {
         same && !self.dissolved.load(Ordering::Acquire)
     }
 
+    fn has(&self, address: PciAddress) -> bool {
+        self.members.lock().open.contains(&address)
+    }
+
     fn ops(&self) -> &dyn VfioOps {
         match &self.kind {
             Kind::Type1(container) => container,
@@ -167,13 +199,14 @@ impl Context {
         };
         match self.query_usable() {
             Ok(usable) => {
+                members.open.push(function.address);
                 members.usable = usable;
                 members.numa_node = members.numa_node.or(function.numa_node);
                 Ok(file)
             }
             Err(error) => {
                 drop(members);
-                let _ = self.leave(file, function.group);
+                let _ = self.leave(file, function.into());
                 Err(format!("the IOMMU's address ranges cannot be had: {error}"))
             }
         }
@@ -182,8 +215,11 @@ impl Context {
     /// Closes a device of a group. `Ok` is proof that it reaches nothing of this context any more:
     /// it was the last one of its group, and the group is out of the container, or detached from
     /// the address space.
-    pub(super) fn leave(&self, file: File, group: u32) -> io::Result<()> {
+    pub(super) fn leave(&self, file: File, place: Place) -> io::Result<()> {
+        let Place { group, address } = place;
         let mut members = self.members.lock();
+        // The lock is held until it is closed.
+        members.open.retain(|open| *open != address);
         match &self.kind {
             // The kernel takes the address space from a group with its last device (iommufd's
             // `iommufd_hw_pagetable_detach`). The space and its mappings stay: the next device may

@@ -1,7 +1,7 @@
 //! An open VFIO device: its registers, its interrupts, its end.
 //! Control path: whoever has it holds the lock on it.
 use super::config::{Config, ConfigError, Identity};
-use super::context::Context;
+use super::context::{Context, Place};
 use super::info::{self, RegionInfo};
 use super::kernel::{self, Request};
 use std::fs::File;
@@ -22,7 +22,7 @@ const MOST_VECTORS: u32 = 2048;
 #[derive(Debug)]
 pub(super) struct Device {
     file: File,
-    group: u32,
+    place: Place,
     bar0: RegionInfo,
     config_offset: u64,
     can_reset: bool,
@@ -36,11 +36,11 @@ pub(super) struct Device {
 
 impl Device {
     /// Looks at what was opened, and switches memory accesses and DMA on.
-    pub(super) fn new(context: &Context, file: File, group: u32) -> Result<Self, String> {
+    pub(super) fn new(context: &Context, file: File, place: Place) -> Result<Self, String> {
         match Self::look(&file) {
             Ok((bar0, config_offset, can_reset, identity, vectors)) => Ok(Self {
                 file,
-                group,
+                place,
                 bar0,
                 config_offset,
                 can_reset,
@@ -49,7 +49,7 @@ impl Device {
                 enabled: None,
             }),
             Err(error) => {
-                let _ = context.leave(file, group);
+                let _ = context.leave(file, place);
                 Err(error)
             }
         }
@@ -213,7 +213,7 @@ impl Device {
                  process before it has the device back"
             );
         }
-        proof(stopped, reset, context.leave(self.file, self.group))
+        proof(stopped, reset, context.leave(self.file, self.place))
     }
 }
 

@@ -85,7 +85,7 @@ impl Vfio {
     /// # Errors
     /// [`TransportError`] with one message that names what is missing and what grants it: there is
     /// no such function, no IOMMU, another driver has it or one of its group, its nodes may not be
-    /// opened, somebody else has it open, it is no NVMe controller.
+    /// opened, somebody else has it open, or this process has, it is no NVMe controller.
     pub fn open(address: PciAddress, space: &DmaSpace) -> Result<Arc<Self>, TransportError> {
         let name = format!("pci:{address}");
         Self::open_in(&Places::default(), address, space)
@@ -101,7 +101,7 @@ impl Vfio {
         let function = places.examine(address)?;
         let way = places.choose(&function)?;
         let (context, file) = context::enter(places, &function, way, space.id())?;
-        let device = Device::new(&context, file, function.group)?;
+        let device = Device::new(&context, file, (&function).into())?;
         let bar0 = device.bar0();
         let mapped = Bar::map(device.file(), bar0.offset, &bar0.areas);
         let bar = mapped.unwrap_or_else(|error| {

@@ -1,6 +1,6 @@
 //! Two controllers in one space: one buffer goes to both, and the end of one is none of the other's
 //! business, whatever container they share.
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::time::Duration;
 use underpin::dma::rt::Instant;
 use underpin::{
@@ -146,6 +146,18 @@ fn both(first: &str, second: &str) -> Result<()> {
         files >= 2 && mapped >= 2,
         "{files} files of VFIO, {mapped} mappings: is it looked for rightly?"
     );
+
+    // A container would give the device a second time, and whoever opens it disables it.
+    for space in [&space, &DmaSpace::new()] {
+        let again = Controller::open(first, space, ControllerOptions::default());
+        let Err(error) = again else {
+            bail!("{first} can be opened twice");
+        };
+        println!("a second opening: {error}");
+    }
+    buffer = one.read(buffer)?;
+    ensure!(bytes(&buffer) == wanted, "{first}, after a second opening");
+    println!("ok      nobody opens {first} a second time");
 
     two.submit_all(&space)?;
     let End {
