@@ -117,6 +117,28 @@ fn every_pattern_runs_on_every_kind_of_namespace() {
     }
 }
 
+/// Sleeping for interrupts moves the same bytes as polling, at any depth, and none is waited for in vain.
+#[test]
+fn interrupts_end_every_io() {
+    let at = folder();
+    for depth in [1, 8] {
+        let arguments = [
+            "--name=j",
+            "--ioengine=underpin",
+            "--filename=emu:size=8m",
+            "--rw=randrw",
+            "--interrupts=1",
+            &format!("--iodepth={depth}"),
+            "--io_size=2m",
+        ];
+        let found = report(ours(), at.path(), &arguments);
+        let job = &found["jobs"][0];
+        let bytes =
+            job["read"]["io_bytes"].as_u64().unwrap() + job["write"]["io_bytes"].as_u64().unwrap();
+        assert_eq!(bytes, 2 << 20, "depth {depth}");
+    }
+}
+
 /// What does not fit the device is said with its numbers; what is no device is a mistake of the
 /// command line, found before any job runs.
 #[test]

@@ -156,6 +156,8 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) buffer_bytes: u32,
     /// io_uring: register the buffers.
     pub(crate) fixed_buffers: bool,
+    /// Sleep for completions; for the userspace driver.
+    pub(crate) interrupts: bool,
     /// io_uring: register the files.
     pub(crate) register_files: bool,
 }

@@ -5,7 +5,7 @@
 use underpin::dma::rt;
 use underpin::nvme::{CommandError, Error};
 use underpin::{
-    Completion, DmaBuf, Io, Lba, Namespace, Pool, PoolOptions, QueueOptions, QueuePair,
+    Completion, DmaBuf, Io, Lba, Namespace, Pool, PoolOptions, QueueOptions, QueuePair, Waiting,
 };
 
 use crate::log::complain;
@@ -25,6 +25,7 @@ pub(crate) struct Underpin {
     namespace: Namespace,
     pool: Pool,
     lba_shift: u32,
+    interrupts: bool,
     /// Units that the driver would never take, with the reason.
     rejected: Vec<Done<DmaBuf>>,
 }
@@ -103,7 +104,10 @@ impl Engine for Underpin {
         let queue = controller
             .queue_pair(QueueOptions {
                 depth,
-                ..QueueOptions::default()
+                waiting: match request.interrupts {
+                    true => Waiting::Interrupt,
+                    false => Waiting::Poll,
+                },
             })
             .map_err(no_queue_left)?;
         // The report repeats iodepth: what was not reached must not pass for it.
@@ -133,6 +137,7 @@ impl Engine for Underpin {
             .map_err(Error::from)?;
         Ok(Self {
             lba_shift: namespace.lba_bytes().trailing_zeros(),
+            interrupts: request.interrupts,
             queue,
             namespace,
             pool,
@@ -205,15 +210,19 @@ impl Engine for Underpin {
         done.append(&mut self.rejected);
         let (min, max) = (min as usize, max as usize);
         let mut lost = None;
-        let Self { queue, .. } = self;
-        let mut poll = |done: &mut Vec<Done<DmaBuf>>| {
+        let Self {
+            queue, interrupts, ..
+        } = self;
+        let mut poll = |queue: &mut QueuePair<_>, done: &mut Vec<Done<DmaBuf>>| {
             let room = max.saturating_sub(done.len());
             queue.poll(room, |completion| take(completion, done, &mut lost));
             done.len() >= min || lost.is_some()
         };
-        if !poll(done) {
-            // The driver's own deadlines end a wait for a dead device.
-            let _ = rt::wait(None, |_now| poll(done).then_some(()));
+        // The driver's own deadlines end a wait for a dead device.
+        if *interrupts {
+            while !poll(queue, done) && queue.wait(None) {}
+        } else if !poll(queue, done) {
+            let _ = rt::wait(None, |_now| poll(queue, done).then_some(()));
         }
         match lost {
             Some(error) => Err(EngineError::Device {

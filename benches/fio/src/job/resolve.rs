@@ -248,6 +248,7 @@ impl Builder<'_> {
             Id::Buffered => spec.direct = !value.switch()?,
             Id::Invalidate => spec.invalidate = value.switch()?,
             Id::FixedBuffers => spec.fixed_buffers = value.switch()?,
+            Id::Interrupts => spec.interrupts = value.switch()?,
             Id::RegisterFiles => spec.register_files = value.switch()?,
             Id::Runtime => spec.runtime_ns = Some(value.time_ns()?).filter(|ns| *ns > 0),
             Id::TimeBased => spec.time_based = value.switch()?,

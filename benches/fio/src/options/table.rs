@@ -26,6 +26,7 @@ pub(crate) enum Id {
     FixedBuffers,
     Fsync,
     GroupReporting,
+    Interrupts,
     Invalidate,
     IoDepth,
     IoSize,
@@ -173,6 +174,8 @@ options! {
         "Drop the files' cached pages before the job, so that reads reach the disk.";
     FixedBuffers "fixedbufs" [] Kind::Switch, "0",
         "io_uring: register the buffers with the kernel once instead of pinning them per I/O.";
+    Interrupts "interrupts" [] Kind::Switch, "0",
+        "underpin: sleep until the controller's interrupt instead of polling.";
     RegisterFiles "registerfiles" [] Kind::Switch, "0",
         "io_uring: register the files with the kernel once instead of looking them up per I/O.";
     Runtime "runtime" ["timeout"] Kind::Time, "no limit",

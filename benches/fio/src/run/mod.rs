@@ -152,6 +152,7 @@ fn run_on<E: Engine>(
             depth,
             buffer_bytes,
             fixed_buffers: spec.fixed_buffers,
+            interrupts: spec.interrupts,
             register_files: spec.register_files,
         },
         &environment.devices,
