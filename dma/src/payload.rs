@@ -26,8 +26,9 @@ pub struct Span {
 ///
 /// # Safety
 /// Until the value is dropped, every span that is not discarded stays mapped at its IOVA in the space named by
-/// [`space_id`](Self::space_id), and the memory is not lent to anybody else. The answers do not
-/// change when the value is moved.
+/// [`space_id`](Self::space_id), and the memory is nobody's who would take it for ordinary memory:
+/// a buffer has one owner, and a page that several pins share is DMA memory to all of them. The
+/// answers do not change when the value is moved.
 ///
 /// A buffer with a context of the caller's own need no implementation: a pair is one, and so is a
 /// [`Vectored`].

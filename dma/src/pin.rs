@@ -7,6 +7,7 @@ use crate::frame::{
     PinError, State, Table,
 };
 use crate::{Iova, Payload, SpaceId, Span, barrier};
+use std::mem::ManuallyDrop;
 
 /// How much of a page a write pin's DMA covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,14 +101,14 @@ pub struct LongPin {
 /// A command that reads a page in. Dropped without [`end`](Self::end), it failed.
 #[derive(Debug)]
 #[must_use = "a fill that is dropped has failed"]
-pub struct Fill(Option<Held>);
+pub struct Fill(Held);
 
 /// A writeback that was decided on. Dropped without [`end`](Self::end), it failed, and the page is
 /// dirty as before (R26).
 #[derive(Debug)]
 #[must_use = "a writeback that is dropped has failed"]
 pub struct Writeback {
-    held: Option<Held>,
+    held: Held,
     decision: Decision,
 }
 
@@ -186,7 +187,7 @@ impl Frame<'_> {
             .word(self.frame)
             .ok_or(Blocked::Generation)?;
         word.begin_fill(self.generation)?;
-        Ok(Fill(Some(self.held())))
+        Ok(Fill(self.held()))
     }
 
     /// The fill that [`Beginning::Fill`](crate::frame::Beginning::Fill) began, as a value.
@@ -198,7 +199,7 @@ impl Frame<'_> {
         if state.generation() != self.generation || !state.has(State::FILL) {
             return Err(Blocked::Generation);
         }
-        Ok(Fill(Some(self.held())))
+        Ok(Fill(self.held()))
     }
 
     /// Decides how the page is written back, and begins it; `None` when it is pinned and can wait
@@ -219,7 +220,7 @@ impl Frame<'_> {
             .ok_or(Blocked::Generation)?;
         let decision = word.begin_writeback(self.generation, intent, always_copy)?;
         Ok((decision != Decision::Skip).then(|| Writeback {
-            held: Some(self.held()),
+            held: self.held(),
             decision,
         }))
     }
@@ -289,21 +290,18 @@ impl LongPin {
 
 impl Fill {
     /// Where the device that reads it in sees the page.
-    pub fn iova(&self) -> Option<Iova> {
-        self.0.as_ref().map(Held::iova)
+    pub fn iova(&self) -> Iova {
+        self.0.iova()
     }
 
     /// The command has ended.
-    #[inline]
-    pub fn end(mut self, good: bool) {
-        self.finish(good);
+    pub fn end(self, good: bool) {
+        ManuallyDrop::new(self).finish(good);
     }
 
-    fn finish(&mut self, good: bool) {
-        if let Some(held) = self.0.take()
-            && let Some(word) = held.table.word(held.frame)
-        {
-            held.settle(word.end_fill(good), None);
+    fn finish(&self, good: bool) {
+        if let Some(word) = self.0.table.word(self.0.frame) {
+            self.0.settle(word.end_fill(good), None);
         }
     }
 }
@@ -315,23 +313,22 @@ impl Writeback {
     }
 
     /// The frame's number.
-    pub fn frame(&self) -> u32 {
-        self.held.as_ref().map_or(0, |held| held.frame)
+    pub const fn frame(&self) -> u32 {
+        self.held.frame
     }
 
     /// The command has ended.
     #[inline]
-    pub fn end(mut self, good: bool) {
-        self.finish(good);
+    pub fn end(self, good: bool) {
+        ManuallyDrop::new(self).finish(good);
     }
 
     #[inline(always)]
-    fn finish(&mut self, good: bool) {
-        if let Some(held) = self.held.take()
-            && let Some(word) = held.table.word(held.frame)
-        {
-            let (page, due) = word.end_writeback(self.decision, good, || held.page());
-            held.settle(due, page.flatten());
+    fn finish(&self, good: bool) {
+        if let Some(word) = self.held.table.word(self.held.frame) {
+            let page = || self.held.page();
+            let (page, due) = word.end_writeback(self.decision, good, page);
+            self.held.settle(due, page.flatten());
         }
     }
 }
@@ -398,17 +395,11 @@ unsafe impl Payload for ReadPin {
 unsafe impl Payload for Fill {
     #[inline(always)]
     fn space_id(&self) -> SpaceId {
-        // A fill that is over is not lent to anybody: `end` takes it by value.
-        self.0
-            .as_ref()
-            .map_or(SpaceId::NONE, |held| held.table.space())
-    }
-    fn span_count(&self) -> usize {
-        usize::from(self.0.is_some())
+        self.0.table.space()
     }
     #[inline(always)]
     fn span(&self, _index: usize) -> Span {
-        self.0.as_ref().map_or(Span::discarded(0), Held::span)
+        self.0.span()
     }
 }
 

@@ -351,17 +351,12 @@ impl State {
         intent: Intent,
         always_copy: bool,
     ) -> Result<(Self, Decision), Blocked> {
-        let state = self
-            .of(generation)?
-            .not(Self::DEAD, Blocked::Dead)?
-            .not(Self::FILL, Blocked::Fill)?
-            .not(Self::WRITEBACK, Blocked::Writeback)?;
-        if !state.has(Self::DIRTY) {
-            return Err(Blocked::Clean);
+        let ready = Self::OWNED | Self::DIRTY | Self::UPTODATE;
+        let looked_at = GENERATION | ready | Self::DEAD | Self::FILL | Self::WRITEBACK;
+        if self.0 & looked_at != Self::free(generation).0 | ready {
+            return Err(self.why_not_written_back(generation));
         }
-        if !state.has(Self::UPTODATE) {
-            return Err(Blocked::NotUptodate);
-        }
+        let state = self;
         // R18: only a writeback that begins with no write pins cleans, and it takes the permission
         // away in the same step.
         let clean = state.without(Self::DIRTY | Self::WRITABLE);
@@ -373,6 +368,20 @@ impl State {
                 (state.with(Self::WB_COPY), Decision::CopyKeep)
             }
         })
+    }
+
+    #[cold]
+    fn why_not_written_back(self, generation: u16) -> Blocked {
+        let why = self
+            .of(generation)
+            .and_then(|state| state.not(Self::DEAD, Blocked::Dead))
+            .and_then(|state| state.not(Self::FILL, Blocked::Fill))
+            .and_then(|state| state.not(Self::WRITEBACK, Blocked::Writeback));
+        match why {
+            Err(why) => why,
+            Ok(state) if !state.has(Self::DIRTY) => Blocked::Clean,
+            Ok(_) => Blocked::NotUptodate,
+        }
     }
 
     #[inline]
