@@ -289,6 +289,11 @@ impl LongPin {
 }
 
 impl Fill {
+    /// The frame's number.
+    pub const fn frame(&self) -> u32 {
+        self.0.frame
+    }
+
     /// Where the device that reads it in sees the page.
     pub fn iova(&self) -> Iova {
         self.0.iova()
@@ -315,6 +320,18 @@ impl Writeback {
     /// The frame's number.
     pub const fn frame(&self) -> u32 {
         self.held.frame
+    }
+
+    pub(crate) fn is_of(&self, frames: &Frames) -> bool {
+        std::ptr::eq(self.held.table, frames.table)
+    }
+
+    pub(crate) fn space(&self) -> SpaceId {
+        self.held.table.space()
+    }
+
+    pub(crate) fn span(&self) -> Span {
+        self.held.span()
     }
 
     /// The command has ended.

@@ -1,6 +1,9 @@
 //! A page cache and writeback over a store, whose pages are DMA targets: the layer in which
 //! pinned pages are never written back while a device writes them.
 //!
-//! Nothing is built here yet. The crate exists so that the layers above and below it are laid
-//! out around it: it will name `underpin-nvme` and `underpin-dma`, and nothing below will name it.
+//! A [`Store`](store::Store) keeps a file's pages; `docs/PINS.md` has the rules.
 #![forbid(unsafe_code)]
+
+pub mod store;
+
+pub use underpin_dma as dma;
