@@ -6,7 +6,7 @@ use crate::frame::{
     Blocked, Decision, Due, FRAME_BYTES, Fast, Frame, Frames, Intent, LongTermLimit, PageKey, Pin,
     PinError, State, Table,
 };
-use crate::{Iova, Payload, SpaceId, Span, barrier};
+use crate::{Iova, OutOfBounds, Payload, SpaceId, Span, View, barrier};
 use std::mem::ManuallyDrop;
 
 /// How much of a page a write pin's DMA covers.
@@ -37,6 +37,13 @@ impl Held {
             iova: self.iova(),
             len_bytes: FRAME_BYTES,
         }
+    }
+
+    fn look<T>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
+    ) -> Result<T, OutOfBounds> {
+        self.table.look(self.frame, look)
     }
 
     #[inline(always)]
@@ -299,6 +306,13 @@ impl Fill {
         self.0.iova()
     }
 
+    pub(crate) fn look<T>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
+    ) -> Result<T, OutOfBounds> {
+        self.0.look(look)
+    }
+
     /// The command has ended.
     pub fn end(self, good: bool) {
         ManuallyDrop::new(self).finish(good);
@@ -332,6 +346,13 @@ impl Writeback {
 
     pub(crate) fn span(&self) -> Span {
         self.held.span()
+    }
+
+    pub(crate) fn look<T>(
+        &self,
+        look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
+    ) -> Result<T, OutOfBounds> {
+        self.held.look(look)
     }
 
     /// The command has ended.
@@ -479,6 +500,34 @@ impl WritePins {
             }
         }
         Ok(())
+    }
+
+    /// Adds a pin that is held already.
+    ///
+    /// # Errors
+    /// The pin again when its page is one of other [`Frames`].
+    pub fn push(&mut self, pin: WritePin) -> Result<(), WritePin> {
+        match self.table {
+            Some(mine) if !std::ptr::eq(mine, pin.0.table) && !self.frames.is_empty() => {
+                return Err(pin);
+            }
+            _ => self.table = Some(pin.0.table),
+        }
+        self.frames.push(pin.0.frame);
+        // Its count is this one's from now on.
+        std::mem::forget(pin);
+        Ok(())
+    }
+
+    /// The DMA of pins that cover their pages has succeeded: as
+    /// [`WritePin::set_uptodate`], for all of them.
+    pub fn set_uptodate(&self) {
+        let Some(table) = self.table else {
+            return;
+        };
+        for &frame in &self.frames {
+            ManuallyDrop::new(WritePin(Held { table, frame })).set_uptodate();
+        }
     }
 
     /// How many pages.

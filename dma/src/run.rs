@@ -145,15 +145,43 @@ impl PageRun {
         }
     }
 
-    /// The bytes of page `index` that a command moves; `frames` are those of the pages.
+    /// Copies the bytes of page `index` out, from `offset` on: what a command writes, for a store
+    /// that does not do it by DMA.
     ///
     /// # Errors
-    /// [`OutOfBounds`] when there is no such page.
-    pub fn view<'a>(&'a self, frames: &'a Frames, index: usize) -> Result<View<'a>, OutOfBounds> {
+    /// [`OutOfBounds`] when they do not lie within one of its pages.
+    pub fn copy_to(&self, index: usize, offset: usize, dst: &mut [u8]) -> Result<(), OutOfBounds> {
+        self.look(index, |page| page.copy_to(offset, dst))
+    }
+
+    /// Copies `src` into page `index`, from `offset` on: what a command reads, for a store that does
+    /// not do it by DMA.
+    ///
+    /// # Errors
+    /// [`OutOfBounds`] when it does not fit, and for a page that is written back, not read in.
+    pub fn copy_from(
+        &mut self,
+        index: usize,
+        offset: usize,
+        src: &[u8],
+    ) -> Result<(), OutOfBounds> {
         match self.pages.get(index) {
-            Some(Page::Fill(fill)) => frames.view(fill.frame()),
-            Some(Page::Direct(writeback)) => frames.view(writeback.frame()),
-            Some(Page::Copy { copy, .. } | Page::Plain(copy)) => copy.view().part(0, FRAME_BYTES),
+            Some(Page::Fill(_)) => self.look(index, |page| page.copy_from(offset, src)),
+            _ => Err(no_page(index, 0)),
+        }
+    }
+
+    fn look<T>(
+        &self,
+        index: usize,
+        look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
+    ) -> Result<T, OutOfBounds> {
+        match self.pages.get(index) {
+            Some(Page::Fill(fill)) => fill.look(look),
+            Some(Page::Direct(writeback)) => writeback.look(look),
+            Some(Page::Copy { copy, .. } | Page::Plain(copy)) => {
+                look(copy.view().part(0, FRAME_BYTES)?)
+            }
             None => Err(no_page(index, self.pages.len())),
         }
     }

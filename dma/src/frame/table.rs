@@ -42,7 +42,7 @@ struct Long {
 struct Behind {
     owner: Arc<dyn Owner>,
     /// Mapped until the last frame is free.
-    _memory: Arc<DmaBuf>,
+    memory: Arc<DmaBuf>,
 }
 
 /// Tables whose last frame is free.
@@ -109,6 +109,22 @@ impl Table {
             owner: &caring,
             lot: &self.lot,
         }))
+    }
+
+    /// The window on a frame's bytes, for whoever keeps it from being freed but has no [`Frames`].
+    pub(crate) fn look<T>(
+        &self,
+        frame: u32,
+        look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
+    ) -> Result<T, OutOfBounds> {
+        let behind = self.behind.read().clone();
+        let offset = frame as usize * FRAME_BYTES;
+        let behind = behind.ok_or(OutOfBounds {
+            offset,
+            len_bytes: FRAME_BYTES,
+            available_bytes: 0,
+        })?;
+        look(behind.memory.view().part(offset, FRAME_BYTES)?)
     }
 
     /// One frame became free, or the handle is gone.
@@ -271,7 +287,7 @@ impl Frames {
         };
         *table.behind.write() = Some(Behind {
             owner: Arc::clone(&owner),
-            _memory: Arc::clone(&memory),
+            memory: Arc::clone(&memory),
         });
         Ok(Self {
             table,
