@@ -2,7 +2,7 @@
 //! It goes back where it came from when dropped; a command in flight owns it, so that cannot be early.
 use crate::heap::Piece;
 use crate::pool::PoolInner;
-use crate::{Iova, MemSlice, OutOfBounds, Region, SpaceId, View};
+use crate::{Iova, MemSlice, MemoryWatch, OutOfBounds, Region, SpaceId, View};
 use std::sync::Arc;
 
 /// Where a buffer came from and goes back to, and what it need not carry itself: all buffers of a
@@ -100,6 +100,15 @@ impl DmaBuf {
     #[inline(always)]
     pub fn space_id(&self) -> SpaceId {
         self.home.space
+    }
+
+    /// Who is told of its memory, if anybody is.
+    pub(crate) fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
+        match &self.home.kind {
+            HomeKind::Pool(pool) => pool.watch(),
+            HomeKind::Heap(piece) => piece.watch(),
+            HomeKind::Region(region) => region.watch(),
+        }
     }
 
     /// The window on its bytes.

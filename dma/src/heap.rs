@@ -1,7 +1,7 @@
 //! The space's heap: pieces of regions for rings, lists and identify pages. Control path only.
 //! Each region is carved by itself: neighbours in IOVA space are no neighbours in memory.
 use crate::space::Inner;
-use crate::{Iova, RangeAllocator, Region};
+use crate::{Iova, MemoryWatch, RangeAllocator, Region};
 use std::sync::Arc;
 
 /// The heap grows by this much at a time, so that it stays a handful of mappings.
@@ -94,6 +94,10 @@ impl Piece {
 
     pub(crate) fn iova(&self) -> Iova {
         self.region.iova().wrapping_add(self.offset)
+    }
+
+    pub(crate) fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
+        self.space.watch()
     }
 
     pub(crate) const fn region(&self) -> &Arc<Region> {

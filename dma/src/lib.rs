@@ -56,7 +56,7 @@ pub use region::Region;
 pub use run::PageRun;
 pub use space::{Attachment, DmaSpace, SpaceId, SpaceOptions, SpaceStats};
 pub use view::View;
-pub use watch::MemoryWatch;
+pub use watch::{Direction, FrameStates, MemoryWatch};
 pub use words::{MemSlice, Record, Records, Word32};
 
 /// The runtime seam: time, waiting, tasks, randomness, locks.

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 use crate::frame::{
     Blocked, Decision, Due, FRAME_BYTES, Fast, Frame, Frames, Intent, LongTermLimit, PageKey, Pin,
-    PinError, State, Table,
+    PinError, State, StateWord, Table,
 };
 use crate::{Iova, OutOfBounds, Payload, SpaceId, Span, View, barrier};
 use std::mem::ManuallyDrop;
@@ -225,11 +225,31 @@ impl Frame<'_> {
             .table
             .word(self.frame)
             .ok_or(Blocked::Generation)?;
-        let decision = word.begin_writeback(self.generation, intent, always_copy)?;
+        let mut decision = word.begin_writeback(self.generation, intent, always_copy)?;
+        if matches!(decision, Decision::Skip | Decision::CopyKeep)
+            && self.frames.table.ignores_pins()
+        {
+            decision = self.write_back_ignoring_pins(word, decision)?;
+        }
         Ok((decision != Decision::Skip).then(|| Writeback {
             held: self.held(),
             decision,
         }))
+    }
+
+    /// With the pin check off: the page is pinned, and is written back from itself all the same.
+    #[cold]
+    #[inline(never)]
+    fn write_back_ignoring_pins(
+        &self,
+        word: &StateWord,
+        decision: Decision,
+    ) -> Result<Decision, Blocked> {
+        if decision == Decision::CopyKeep {
+            let (_, due) = word.end_writeback(decision, true, || ());
+            self.held().settle(due, None);
+        }
+        word.begin_direct_ignoring_pins(self.generation)
     }
 
     #[inline(always)]

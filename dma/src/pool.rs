@@ -1,7 +1,7 @@
 //! Buffers of one size, taken and given back in O(1) without a lock.
 //! The free ones wait in a bounded lock-free queue.
 use crate::buffer::{Home, HomeKind};
-use crate::{DmaBuf, DmaSpace, Error, Iova, Region};
+use crate::{DmaBuf, DmaSpace, Error, Iova, MemoryWatch, Region};
 use crossbeam::queue::ArrayQueue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -192,6 +192,10 @@ impl Pool {
 impl PoolInner {
     pub(crate) const fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    pub(crate) fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
+        self.space.watch()
     }
 
     #[cold]

@@ -150,6 +150,14 @@ impl Region {
         ))
     }
 
+    /// Who is told of it, unless it belongs to a pool or the heap.
+    pub(crate) const fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
+        match &self.share {
+            Share::Whole { watch, .. } => watch.as_ref(),
+            Share::Pieces => None,
+        }
+    }
+
     /// Takes back the bytes of a buffer that [`buf`](Self::buf) made.
     pub(crate) fn give_back(&self, offset: usize, len_bytes: usize) {
         if let Share::Whole { free, .. } = &self.share {

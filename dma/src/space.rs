@@ -510,8 +510,9 @@ impl DmaSpace {
         Ok(Arc::new(Region::new(name, iova, memory, &self.0, share)))
     }
 
+    /// Who is told of memory lent and returned, if anybody is.
     #[inline]
-    pub(crate) fn watch(&self) -> Option<&dyn MemoryWatch> {
+    pub fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
         self.0.watch()
     }
 
@@ -529,8 +530,8 @@ impl Inner {
     }
 
     #[inline]
-    pub(crate) fn watch(&self) -> Option<&dyn MemoryWatch> {
-        self.options.watch.as_deref()
+    pub(crate) fn watch(&self) -> Option<&Arc<dyn MemoryWatch>> {
+        self.options.watch.as_ref()
     }
 
     /// Takes the region at `iova` out of every context. The caller still holds its memory.

@@ -193,6 +193,13 @@ impl StateWord {
         decide(old).map(|(_, decision)| decision)
     }
 
+    /// A direct writeback of a page that is pinned: the fault that the race referee is there to see.
+    #[doc(hidden)]
+    pub fn begin_direct_ignoring_pins(&self, generation: u16) -> Result<Decision, Blocked> {
+        self.try_step(|state| state.begin_direct_ignoring_pins(generation))
+            .map(|_| Decision::Direct)
+    }
+
     /// The command of a writeback has ended; `decision` is what began it. When a reservation is to
     /// go back: whose it is, as `page` told while the page could not change hands.
     #[inline]

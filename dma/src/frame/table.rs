@@ -6,9 +6,9 @@ use super::protocol::{Owner, PageKey, PinError, Place, ReserveError};
 use super::state::StateWord;
 use super::word::{Beginning, Blocked, State};
 use crate::rt::sync::{Arc, Mutex, RwLock};
-use crate::{DmaBuf, Error, Iova, OutOfBounds, SpaceId, View};
+use crate::{DmaBuf, Error, FrameStates, Iova, OutOfBounds, SpaceId, View};
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The size of a frame.
 pub const FRAME_BYTES: usize = 4096;
@@ -25,6 +25,8 @@ pub(crate) struct Table {
     space: AtomicU32,
     /// Long-term pins, by frame, and how many there may be.
     long: Mutex<Long>,
+    /// For the referee's sake only: see [`Frames::ignore_pins`].
+    ignores_pins: AtomicBool,
     behind: RwLock<Option<Behind>>,
     lot: Lot,
     /// The handle, and every frame that is not free: the last one closes the table.
@@ -66,6 +68,7 @@ impl Table {
             iova: AtomicU64::new(0),
             space: AtomicU32::new(0),
             long: Mutex::new(Long::default()),
+            ignores_pins: AtomicBool::new(false),
             behind: RwLock::new(None),
             lot: Lot::new(),
             live: AtomicUsize::new(0),
@@ -82,6 +85,12 @@ impl Table {
     #[inline(always)]
     pub(crate) fn iova(&self, frame: u32) -> Iova {
         Iova::new(self.iova.load(Ordering::Relaxed) + u64::from(frame) * FRAME_BYTES as u64)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn ignores_pins(&self) -> bool {
+        self.ignores_pins.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
@@ -132,6 +141,11 @@ impl Table {
         // Release and Acquire: all that was done to the memory is over when it is unmapped.
         if self.live.fetch_sub(1, Ordering::AcqRel) == 1 {
             let behind = self.behind.write().take();
+            if let Some(Behind { memory, .. }) = &behind
+                && let Some(watch) = memory.watch()
+            {
+                watch.frames_gone(memory.iova(), memory.len_bytes() as u64);
+            }
             drop(behind);
             CLOSED.lock().push(self);
         }
@@ -281,6 +295,7 @@ impl Frames {
             .space
             .store(memory.space_id().number(), Ordering::Relaxed);
         table.live.store(1, Ordering::Relaxed);
+        table.ignores_pins.store(false, Ordering::Relaxed);
         *table.long.lock() = Long {
             limit: u64::from(count / 2),
             ..Long::default()
@@ -289,6 +304,9 @@ impl Frames {
             owner: Arc::clone(&owner),
             memory: Arc::clone(&memory),
         });
+        if let Some(watch) = memory.watch() {
+            watch.frames(memory.iova(), len as u64, FrameStates::new(table));
+        }
         Ok(Self {
             table,
             owner,
@@ -306,6 +324,14 @@ impl Frames {
     /// stay.
     pub fn set_long_term_limit(&self, frames: u64) {
         self.table.long.lock().limit = frames;
+    }
+
+    /// From now on, or no more, every writeback is direct, whoever has the page pinned: what the
+    /// race referee is there to see. It damages data. It is asked only of a page that was found
+    /// pinned, so it costs the others nothing.
+    #[doc(hidden)]
+    pub fn ignore_pins(&self, ignore: bool) {
+        self.table.ignores_pins.store(ignore, Ordering::Relaxed);
     }
 
     /// The state of a frame; of none when there is no such frame.

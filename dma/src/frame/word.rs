@@ -370,6 +370,15 @@ impl State {
         })
     }
 
+    /// As no writeback may begin: with the pins left out of it.
+    #[cold]
+    pub(super) fn begin_direct_ignoring_pins(self, generation: u16) -> Result<Self, Blocked> {
+        let pins = self.0 & (WRITE_PINS | READ_PINS);
+        let unpinned = Self(self.0 & !pins);
+        let (state, _) = unpinned.begin_writeback(generation, Intent::Integrity, false)?;
+        Ok(state.with(pins))
+    }
+
     #[cold]
     fn why_not_written_back(self, generation: u16) -> Blocked {
         let why = self

@@ -49,6 +49,8 @@ const NOTHING: Remembered = Remembered {
 pub(crate) struct Bus {
     iommu: Arc<Iommu>,
     referee: Option<Arc<Referee>>,
+    /// Its number among those of the referee.
+    device: u32,
     generation: u64,
     remembered: [Remembered; 4],
     next: usize,
@@ -63,6 +65,7 @@ impl Bus {
     pub(crate) fn new(iommu: Arc<Iommu>, referee: Option<Arc<Referee>>) -> Self {
         Self {
             iommu,
+            device: referee.as_ref().map_or(0, |referee| referee.next_device()),
             referee,
             generation: 0,
             remembered: [NOTHING; 4],
@@ -146,7 +149,14 @@ impl Bus {
         };
         let len = len_bytes.min((mapping.last - iova).saturating_add(1));
         if let Some(referee) = &self.referee {
-            referee.dma(Iova::new(iova), len, direction, who);
+            referee.dma(Iova::new(iova), len, direction, self.device, who);
+            if direction == Direction::FromHost
+                && let Ok(bytes) = mapping
+                    .memory
+                    .part((iova - mapping.first) as usize, len as usize)
+            {
+                referee.fetching(Iova::new(iova), bytes, self.device, who);
+            }
         }
         match direction {
             Direction::FromHost => self.bytes_from_host += len,
@@ -320,7 +330,15 @@ impl Bus {
     #[inline(always)]
     pub(crate) fn ring_access(&self, iova: u64, len_bytes: u64, direction: Direction, qid: u16) {
         if let Some(referee) = &self.referee {
-            referee.dma(Iova::new(iova), len_bytes, direction, Who::ring(qid));
+            let who = Who::ring(qid);
+            referee.dma(Iova::new(iova), len_bytes, direction, self.device, who);
+        }
+    }
+
+    /// Tells the referee that a command has failed, or all of a queue, or of the device.
+    pub(crate) fn command_failed(&self, qid: Option<u16>, cid: Option<u16>) {
+        if let Some(referee) = &self.referee {
+            referee.ended(self.device, qid, cid);
         }
     }
 }

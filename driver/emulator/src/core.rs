@@ -359,6 +359,7 @@ impl Machine {
     }
 
     fn stop_all(&mut self) {
+        self.bus.command_failed(None, None);
         self.jobs.clear();
         self.outbox.clear();
         self.stalls.clear();

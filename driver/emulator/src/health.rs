@@ -83,6 +83,7 @@ impl Machine {
     #[cold]
     #[inline(never)]
     pub(crate) fn note_error(&mut self, qid: u16, sqe: &Sqe, status: Status) {
+        self.bus.command_failed(Some(qid), Some(sqe.cid().0));
         let health = &mut self.health;
         health.error_count += 1;
         let comparison = status.code() == Status::COMPARE_FAILURE.code();

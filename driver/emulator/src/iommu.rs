@@ -4,20 +4,10 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+pub use underpin_dma::Direction;
 use underpin_dma::rt::Waker;
 use underpin_dma::rt::sync::{Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use underpin_dma::{Access, Iova, MapRequest, Mapper, MapperError, Memory};
-
-/// Which way DMA went, seen from the host's memory.
-///
-/// An [`IommuFault`] and a [`Violation`](crate::Violation) say it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// The device read host memory.
-    FromHost,
-    /// The device wrote host memory.
-    ToHost,
-}
 
 /// DMA that the IOMMU blocked: the host had not mapped the range, or not with that right.
 ///

@@ -495,6 +495,7 @@ impl Machine {
     /// are written as far as there is room for them (Base 2.0, 5.7: they may be).
     pub(crate) fn abort_queue(&mut self, cx: &Cx<'_>, qid: u16) {
         const ABORTED: Status = Status::ABORTED_SQ_DELETION;
+        self.bus.command_failed(Some(qid), None);
         let mut ended: Vec<Outgoing> = Vec::new();
         self.outbox.retain(|out| {
             let mine = out.sqid == qid;

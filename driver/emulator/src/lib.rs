@@ -4,7 +4,8 @@
 //! nothing with Underpin's driver but the specification's structures and the primitives of
 //! `underpin-dma`; so it can embarrass the driver. It has its own IOMMU, which blocks and records
 //! what the host has not mapped; shadow doorbells with the sleep protocol of Base 2.0, 5.8; media
-//! `ram`, `file` and `null`; faults by a small language; and the memory half of a race referee.
+//! `ram`, `file` and `null`; faults by a small language; and a race referee, which judges every DMA
+//! by who has the memory and, in pages of a cache, by the state of the page.
 //!
 //! - Bytes of the host, from registers, rings, commands and lists, are checked everywhere: there
 //!   is no panic, no hang and no unbounded loop behind them.

@@ -1,13 +1,19 @@
-//! The memory half of the race referee: DMA after the end was told, or to memory not lent.
-//! Fed by pools and the heap (what is lent to whom) and by the emulator's bus (every DMA).
+//! The race referee: DMA after the end was told, to memory not lent, or into a cache's page that is
+//! not in a state for it. Fed by pools, the heap and frames (what is lent to whom, and the states)
+//! and by the emulator's bus (every DMA).
+mod content;
+mod frames;
+
 use crate::bus::Who;
 use crate::iommu::Direction;
+use content::Contents;
+use frames::Caches;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use underpin_dma::rt::sync::Mutex;
-use underpin_dma::{Iova, MemoryWatch};
+use underpin_dma::{FrameStates, Iova, MemoryWatch, View};
 
 /// What the referee objects to.
 ///
@@ -20,6 +26,21 @@ pub enum ViolationKind {
     GivenBack,
     /// DMA to memory of which no owner was ever told.
     NeverLent,
+    /// A device wrote a page between the begin and the end of its direct writeback.
+    DuringWriteback,
+    /// DMA into a frame that is no page's.
+    FreeFrame,
+    /// A device wrote, or read, a page that another command is reading in.
+    FilledByAnother,
+    /// A device wrote a page that is not pinned for writing, or read one that is not pinned.
+    Unpinned,
+    /// A device wrote a page under a pin that was not granted: nothing was reserved for what it
+    /// writes, and the page is not dirty (R2).
+    NotReserved,
+    /// A device read a page that is being written back from a copy: the copy is what goes out.
+    CopyBypassed,
+    /// A command fetched other bytes than it was [announced](Referee::announce) with (R15).
+    OtherBytes,
 }
 
 /// One DMA that ought not to have been.
@@ -61,6 +82,9 @@ pub struct Violation {
     pub len_bytes: u64,
     /// Which way the bytes went.
     pub direction: Direction,
+    /// Which emulator did it, in the order that they were made, from 1 on; 0: none of them, but
+    /// what [`MemoryWatch::dma`] told of.
+    pub device: u32,
     /// The submission queue of the command, or the queue whose ring it was.
     pub qid: u16,
     /// The command; `None` for rings and doorbell pages.
@@ -82,7 +106,8 @@ struct Chunk {
     known: [u64; WORDS],
 }
 
-/// Watches that a device touches only memory that has an owner, and only while it may.
+/// Watches that a device touches only memory that has an owner, and only while it may; and pages
+/// of a cache only in a state for it (`docs/PINS.md`).
 ///
 /// One referee serves one [`DmaSpace`](underpin_dma::DmaSpace) and all emulators attached to it:
 /// give the same `Arc` to [`SpaceOptions::watch`](underpin_dma::SpaceOptions) and to
@@ -108,6 +133,17 @@ pub struct Referee {
     violations: Mutex<Vec<Violation>>,
     violation_count: AtomicU64,
     checks: AtomicU64,
+    caches: Caches,
+    contents: Contents,
+    devices: AtomicU32,
+}
+
+/// Whose DMA it is. A command's number is used again after its end, and by other queues before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Command {
+    device: u32,
+    qid: u16,
+    cid: Option<u16>,
 }
 
 impl fmt::Debug for Referee {
@@ -127,6 +163,9 @@ impl Referee {
             violations: Mutex::new(Vec::new()),
             violation_count: AtomicU64::new(0),
             checks: AtomicU64::new(0),
+            caches: Caches::default(),
+            contents: Contents::default(),
+            devices: AtomicU32::new(0),
         })
     }
 
@@ -145,14 +184,79 @@ impl Referee {
         self.checks.load(Ordering::Relaxed)
     }
 
+    /// How many accesses were judged by the state of the page that they touched.
+    pub fn frame_checks(&self) -> u64 {
+        self.caches.checks()
+    }
+
+    /// How many accesses touched a page that another command had touched under pins that are still
+    /// there, one of the two writing. That is legal (R9): whoever shares a page has to know.
+    pub fn overlaps(&self) -> u64 {
+        self.caches.overlaps()
+    }
+
+    /// The next command that fetches the 4096 bytes at `iova` is to find bytes of this CRC-32C;
+    /// other ones are a [violation](ViolationKind::OtherBytes). For whoever decided what a command
+    /// writes, before it is submitted: the bytes must not change until its end (R15).
+    pub fn announce(&self, iova: Iova, crc32c: u32) {
+        self.contents.announce(iova, crc32c);
+    }
+
+    /// How many announced pages were fetched, whatever their bytes.
+    pub fn fetched(&self) -> u64 {
+        self.contents.fetched()
+    }
+
+    /// The number of one more device.
+    pub(crate) fn next_device(&self) -> u32 {
+        self.devices.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A command has failed, or all of a queue (no `cid`), or of a device (no `qid`): another may
+    /// take up what it was reading in.
+    pub(crate) fn ended(&self, device: u32, qid: Option<u16>, cid: Option<u16>) {
+        let is_it = |command: Command| {
+            command.device == device
+                && qid.is_none_or(|qid| command.qid == qid)
+                && cid.is_none_or(|cid| command.cid == Some(cid))
+        };
+        self.caches.forget(is_it);
+        self.contents.forget(is_it);
+    }
+
+    /// A command is fetching these bytes.
+    pub(crate) fn fetching(&self, iova: Iova, bytes: View<'_>, device: u32, who: Who) {
+        let Who { qid, cid, .. } = who;
+        let command = Command { device, qid, cid };
+        if cid.is_some() && self.contents.differs(iova, bytes, command) {
+            self.report(Violation {
+                kind: ViolationKind::OtherBytes,
+                iova,
+                len_bytes: bytes.len_bytes() as u64,
+                direction: Direction::FromHost,
+                device,
+                qid,
+                cid,
+            });
+        }
+    }
+
     /// Judges one access.
-    pub(crate) fn dma(&self, iova: Iova, len_bytes: u64, direction: Direction, who: Who) {
+    pub(crate) fn dma(
+        &self,
+        iova: Iova,
+        len_bytes: u64,
+        direction: Direction,
+        device: u32,
+        who: Who,
+    ) {
         self.checks.fetch_add(1, Ordering::Relaxed);
         let blame = |kind, iova: u64, len_bytes| Violation {
             kind,
             iova: Iova::new(iova),
             len_bytes,
             direction,
+            device,
             qid: who.qid,
             cid: who.cid,
         };
@@ -188,6 +292,12 @@ impl Referee {
         if let Some((kind, at)) = bad {
             self.report(blame(kind, at, end - at));
         }
+        let Who { qid, cid, .. } = who;
+        let command = Command { device, qid, cid };
+        self.caches
+            .judge(iova.get(), end, direction, command, |kind, at, len| {
+                self.report(blame(kind, at, len));
+            });
     }
 
     #[cold]
@@ -278,10 +388,25 @@ impl MemoryWatch for Referee {
             },
         );
     }
+
+    /// DMA into the range is judged by the states of its frames from now on.
+    fn frames(&self, iova: Iova, len_bytes: u64, states: FrameStates) {
+        self.caches.add(iova, len_bytes, states);
+    }
+
+    fn frames_gone(&self, iova: Iova, _len_bytes: u64) {
+        self.caches.remove(iova);
+    }
+
+    fn dma(&self, iova: Iova, len_bytes: u64, direction: Direction) {
+        // One for all: who they are is not known, so they are never another's to each other.
+        self.dma(iova, len_bytes, direction, 0, Who::ring(0));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     const WHO: Who = Who {
@@ -298,11 +423,11 @@ mod tests {
         let base = 0x1_0000_0000 - 128;
         // Across two chunks of the table.
         referee.lent(Iova::new(base), 256);
-        referee.dma(Iova::new(base + 4), 200, Direction::ToHost, WHO);
+        referee.dma(Iova::new(base + 4), 200, Direction::ToHost, 1, WHO);
         assert_eq!(referee.violations(), []);
-        referee.dma(Iova::new(base + 4), 253, Direction::ToHost, WHO);
+        referee.dma(Iova::new(base + 4), 253, Direction::ToHost, 1, WHO);
         referee.returned(Iova::new(base + 64), 64);
-        referee.dma(Iova::new(base), 256, Direction::FromHost, WHO);
+        referee.dma(Iova::new(base), 256, Direction::FromHost, 1, WHO);
         let seen: Vec<_> = referee
             .violations()
             .iter()
@@ -324,13 +449,55 @@ mod tests {
         let referee = Referee::new();
         referee.lent(Iova::new(0x2000), 4096);
         let late = Who { told: true, ..WHO };
-        referee.dma(Iova::new(0x2000), 512, Direction::ToHost, late);
+        referee.dma(Iova::new(0x2000), 512, Direction::ToHost, 1, late);
         let violations = referee.violations();
         assert_eq!(violations.len(), 1);
         assert!(
             violations
                 .iter()
                 .all(|v| v.kind == ViolationKind::AfterCompletion && v.cid == Some(7))
+        );
+    }
+
+    /// R15: what a command fetches of an announced page, in pieces, is what was announced; one
+    /// changed bit is seen, whoever else reads there, and a command that failed may be sent again.
+    #[test]
+    fn an_announced_page_is_fetched_as_it_was() {
+        let referee = Referee::new();
+        let memory = underpin_dma::DmaSpace::new().alloc(8192, 4096).unwrap();
+        let view = memory.view();
+        let bytes: Vec<u8> = (0..8192_u32).map(|at| (at ^ (at >> 8)) as u8).collect();
+        view.copy_from(0, &bytes).unwrap();
+        let crc = crc32c::crc32c(&bytes[4096..]);
+        let fetch = |cid, from: usize, len: usize| {
+            let iova = memory.iova().wrapping_add(from as u64);
+            let who = Who {
+                cid: Some(cid),
+                ..WHO
+            };
+            referee.fetching(iova, view.part(from, len).unwrap(), 1, who);
+        };
+        let page = memory.iova().wrapping_add(4096);
+        referee.announce(page, crc);
+        // The first time it fails half way.
+        fetch(1, 4096, 2048);
+        referee.ended(1, Some(1), Some(1));
+        fetch(2, 0, 4096 + 512);
+        fetch(3, 6144, 512);
+        (1..8).for_each(|block| fetch(2, 4096 + 512 * block, 512));
+        assert_eq!((referee.fetched(), referee.violation_count()), (1, 0));
+        // Nobody announced it this time.
+        view.copy_from(5000, &[!bytes[5000]]).unwrap();
+        fetch(4, 4096, 4096);
+        assert_eq!((referee.fetched(), referee.violation_count()), (1, 0));
+        referee.announce(page, crc);
+        fetch(5, 4096, 4096);
+        assert_eq!(referee.fetched(), 2);
+        let violation = referee.violations()[0];
+        assert_eq!(violation.kind, ViolationKind::OtherBytes);
+        assert_eq!(
+            (violation.cid, violation.direction),
+            (Some(5), Direction::FromHost)
         );
     }
 }
