@@ -21,9 +21,25 @@ pub(crate) struct Book {
     /// The page that each frame is; changed only while the frame is free.
     keys: Box<[AtomicU64]>,
     free: ArrayQueue<u32>,
-    files: RwLock<HashMap<u32, Arc<FileState>>>,
+    files: RwLock<Files>,
     next: AtomicU32,
     pub(crate) counts: Arc<Counts>,
+}
+
+/// The files that are open, or have frames still.
+#[derive(Default)]
+struct Files {
+    by_id: HashMap<u32, Arc<FileState>>,
+    /// The same, for those who call foreign code on each: not under the lock.
+    list: Arc<[Arc<FileState>]>,
+}
+
+impl Files {
+    fn changed(&mut self) {
+        let mut list: Vec<_> = self.by_id.values().map(Arc::clone).collect();
+        list.sort_unstable_by_key(|file| file.id);
+        self.list = list.into();
+    }
 }
 
 /// Figures of a cache that many places add to.
@@ -37,12 +53,13 @@ pub(crate) struct Counts {
     pub(crate) skips: AtomicU64,
     pub(crate) waits: AtomicU64,
     pub(crate) bounce_waits: AtomicU64,
+    pub(crate) throttled: AtomicU64,
     pub(crate) flushes: AtomicU64,
     pub(crate) write_errors: AtomicU64,
     pub(crate) reservations: AtomicU64,
-    /// Writeback commands in flight, and pages of them.
-    pub(crate) writing: AtomicU64,
     pub(crate) written_pages: AtomicU64,
+    /// Pages in all dirty indices now.
+    pub(crate) dirty: AtomicU64,
 }
 
 impl Counts {
@@ -74,6 +91,9 @@ pub(crate) struct FileState {
     /// Taken by whoever gives pages frames. Holds the pages that must not get any, as they are
     /// being cut off (R28).
     pub(crate) inserts: Mutex<Option<Range<u64>>>,
+    /// Writeback commands in flight: those of a store that has failed never end, and must not keep
+    /// other files from being written.
+    pub(crate) writing: AtomicU64,
     /// Somebody changes the file's length, or punches.
     pub(crate) resizing: AtomicBool,
     /// Frames that are its pages, and handles that are open.
@@ -129,7 +149,7 @@ impl FileState {
 /// A background writeback has ended.
 impl Done for FileState {
     fn done(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
-        self.counts.writing.fetch_sub(1, Ordering::Relaxed);
+        self.writing.fetch_sub(1, Ordering::Relaxed);
         match result {
             Ok(()) => {
                 Counts::add(&self.counts.written_pages, pages);
@@ -181,10 +201,11 @@ impl Book {
             id,
             policy,
             index: Index::new(store.max_len_bytes().div_ceil(FRAME_BYTES as u64)),
-            dirty: Dirty::default(),
+            dirty: Dirty::new(Arc::clone(&self.counts)),
             errors: ErrSeq::default(),
             len_bytes: AtomicU64::new(store.len_bytes()),
             inserts: Mutex::new(None),
+            writing: AtomicU64::new(0),
             resizing: AtomicBool::new(false),
             holders: AtomicU64::new(1),
             handles: AtomicU64::new(0),
@@ -192,24 +213,29 @@ impl Book {
             frames: of,
             store,
         });
-        self.files.write().insert(id, Arc::clone(&file));
+        let mut files = self.files.write();
+        files.by_id.insert(id, Arc::clone(&file));
+        files.changed();
+        drop(files);
         file
     }
 
     /// One handle or frame of the file less; the last takes it out of the book.
     pub(crate) fn let_go(&self, file: &FileState) {
         if file.holders.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let gone = self.files.write().remove(&file.id);
+            let mut files = self.files.write();
+            let gone = files.by_id.remove(&file.id);
+            let list = Arc::clone(&files.list);
+            files.changed();
+            drop(files);
             // Its store is foreign code: not dropped under the lock.
-            drop(gone);
+            drop((gone, list));
         }
     }
 
     /// The files that are open, or have frames still.
-    pub(crate) fn files(&self) -> Vec<Arc<FileState>> {
-        let mut files: Vec<_> = self.files.read().values().map(Arc::clone).collect();
-        files.sort_unstable_by_key(|file| file.id);
-        files
+    pub(crate) fn files(&self) -> Arc<[Arc<FileState>]> {
+        Arc::clone(&self.files.read().list)
     }
 
     /// Polls every store; how many commands ended.
@@ -246,7 +272,7 @@ impl Book {
 
     fn of(&self, key: u64) -> Option<(Arc<FileState>, u64)> {
         let id = u32::try_from(key >> PAGE_BITS).ok()?;
-        let file = self.files.read().get(&id).map(Arc::clone)?;
+        let file = self.files.read().by_id.get(&id).map(Arc::clone)?;
         Some((file, key & ((1 << PAGE_BITS) - 1)))
     }
 }

@@ -22,7 +22,7 @@ pub struct CacheOptions {
     /// Pages for copies of what is written back while it is pinned, 4 KiB each: their own reserve.
     /// When all are at work a writeback waits for one of them, never for a pin (R25).
     pub bounces: usize,
-    /// Writeback commands in flight at most, so that reads are not starved.
+    /// Writeback commands of a file in flight at most, so that reads are not starved.
     pub writeback_commands: u64,
     /// Pages of one writeback command at most.
     pub writeback_pages: usize,
@@ -33,6 +33,9 @@ pub struct CacheOptions {
     /// When more pages are dirty than this share of the frames, in percent, they are written back
     /// whatever their age.
     pub background_percent: u8,
+    /// When more pages are dirty than this share of the frames, in percent, [`File::write_at`] waits
+    /// until there are fewer; pages that are dirty because they are pinned do not count then (R14).
+    pub throttle_percent: u8,
     /// Whether the cache writes back by itself; without, only [`File::fsync`], [`Cache::sync`] and
     /// want of frames do.
     pub flusher: bool,
@@ -51,6 +54,7 @@ impl Default for CacheOptions {
             age: Duration::from_secs(5),
             expiry: Duration::from_secs(30),
             background_percent: 10,
+            throttle_percent: 40,
             flusher: true,
             pin_wait: Duration::from_secs(30),
         }
@@ -82,6 +86,8 @@ underpin_dma::counters! {
         waits,
         /// Times that a writeback waited for a page to copy into.
         bounce_waits,
+        /// Times that a write waited because too much was dirty.
+        throttled,
         /// Flushes sent to stores.
         flushes,
         /// Pages of writeback commands that ended well.
@@ -201,9 +207,9 @@ impl Cache {
     /// [`FileError::Store`].
     pub fn sync(&self) -> Result<(), FileError> {
         let mut first = Ok(());
-        for file in self.inner.book.files() {
+        for file in &*self.inner.book.files() {
             let seen = file.errors.seen();
-            let synced = crate::fsync::run(&self.inner, &file, &seen);
+            let synced = crate::fsync::run(&self.inner, file, &seen);
             first = first.and(synced);
         }
         first
@@ -225,11 +231,18 @@ impl Cache {
             skips: get(&counts.skips),
             waits: get(&counts.waits),
             bounce_waits: get(&counts.bounce_waits),
+            throttled: get(&counts.throttled),
             flushes: get(&counts.flushes),
             written_pages: get(&counts.written_pages),
             write_errors: get(&counts.write_errors),
             reservations: get(&counts.reservations),
         }
+    }
+
+    /// Begins to write back what is dirty and not pinned, as much as there is room for, without
+    /// waiting; for a cache without a flusher. Returns how many commands were sent.
+    pub fn write_back(&self) -> u64 {
+        crate::writeback::relieve(&self.inner)
     }
 
     /// Sends what stores have kept and takes what has ended, without waiting: for a loop of the
@@ -246,14 +259,51 @@ impl Cache {
 impl Inner {
     /// Pages that are dirty or on their way out, in all files.
     pub(crate) fn dirty_pages(&self) -> u64 {
-        let files = self.book.files();
-        files.iter().map(|file| file.dirty.count()).sum()
+        self.book.counts.dirty.load(Ordering::Relaxed)
     }
 
     /// More pages are dirty than may be before the background begins.
     pub(crate) fn has_much_dirt(&self) -> bool {
         let most = u64::from(self.frames.count()) * u64::from(self.options.background_percent);
         self.dirty_pages() * 100 > most
+    }
+
+    /// Whoever makes pages dirty faster than they are written waits; but not for pages that nobody
+    /// can clean, as they are pinned (R14).
+    #[inline]
+    pub(crate) fn throttle(&self, file: &FileState) -> Result<(), FileError> {
+        match self.has_too_much_dirt() {
+            false => Ok(()),
+            true => self.wait_for_less_dirt(file),
+        }
+    }
+
+    fn has_too_much_dirt(&self) -> bool {
+        let most = u64::from(self.frames.count()) * u64::from(self.options.throttle_percent);
+        self.dirty_pages() * 100 > most
+    }
+
+    #[cold]
+    fn wait_for_less_dirt(&self, file: &FileState) -> Result<(), FileError> {
+        Counts::add(&self.book.counts.throttled, 1);
+        self.wait(file, |_now| {
+            if !self.has_too_much_dirt() {
+                return Ok(());
+            }
+            let sent = crate::writeback::relieve(self);
+            match sent == 0 && !self.is_writing() {
+                true => Ok(()),
+                false => Err(Stop::Wait),
+            }
+        })
+    }
+
+    /// Some writeback is in flight whose end can be hoped for.
+    pub(crate) fn is_writing(&self) -> bool {
+        let files = self.book.files();
+        files
+            .iter()
+            .any(|file| file.writing.load(Ordering::Relaxed) > 0 && file.store.failure().is_none())
     }
 
     /// Waits for what `step` wants, polling every store meanwhile: so whoever waits makes progress

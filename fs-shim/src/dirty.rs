@@ -1,33 +1,54 @@
 //! Which pages of a file are to be written back, and since when. An entry goes only when the page's
 //! word, read under this lock, says that nobody will need it (I9 in `docs/PINS.md`).
+use crate::book::Counts;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use underpin_dma::rt::Instant;
-use underpin_dma::rt::sync::Mutex;
 use underpin_dma::rt::sync::atomic::{AtomicU64, Ordering};
+use underpin_dma::rt::sync::{Arc, Mutex};
 
 /// The dirty index of one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Dirty {
     pages: Mutex<BTreeMap<u64, Instant>>,
     count: AtomicU64,
+    /// Those of the cache; its `dirty`.
+    counts: Arc<Counts>,
 }
 
 impl Dirty {
+    pub(crate) const fn new(counts: Arc<Counts>) -> Self {
+        Self {
+            pages: Mutex::new(BTreeMap::new()),
+            count: AtomicU64::new(0),
+            counts,
+        }
+    }
+
     /// Puts the page in; it keeps the time that it may have already.
     pub(crate) fn enter(&self, page: u64) {
         let now = Instant::now();
         let mut pages = self.pages.lock();
-        pages.entry(page).or_insert(now);
-        self.count.store(pages.len() as u64, Ordering::Relaxed);
+        if let Entry::Vacant(vacant) = pages.entry(page) {
+            vacant.insert(now);
+            self.count.fetch_add(1, Ordering::Relaxed);
+            self.counts.dirty.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Takes the page out if `is_clean` says so, asked under the lock.
     pub(crate) fn leave(&self, page: u64, is_clean: impl FnOnce() -> bool) {
         let mut pages = self.pages.lock();
         if is_clean() {
-            pages.remove(&page);
-            self.count.store(pages.len() as u64, Ordering::Relaxed);
+            self.remove(&mut pages, page);
+        }
+    }
+
+    fn remove(&self, pages: &mut BTreeMap<u64, Instant>, page: u64) {
+        if pages.remove(&page).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.counts.dirty.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -36,8 +57,7 @@ impl Dirty {
     pub(crate) fn written(&self, page: u64, now: Instant, is_clean: impl FnOnce() -> bool) {
         let mut pages = self.pages.lock();
         if is_clean() {
-            pages.remove(&page);
-            self.count.store(pages.len() as u64, Ordering::Relaxed);
+            self.remove(&mut pages, page);
         } else if let Some(since) = pages.get_mut(&page) {
             *since = now;
         }

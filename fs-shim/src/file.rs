@@ -7,11 +7,11 @@ use crate::page::{At, Attempt};
 use crate::store::StoreError;
 use crate::{FileError, fsync, resize};
 use std::ops::Range;
-use underpin_dma::OutOfBounds;
-use underpin_dma::frame::FRAME_BYTES;
+use underpin_dma::frame::{FRAME_BYTES, Frames};
 use underpin_dma::pin::{Cover, LongPin, LongPinError, ReadPin, WritePin, WritePins};
 use underpin_dma::rt::sync::Arc;
 use underpin_dma::rt::sync::atomic::Ordering;
+use underpin_dma::{OutOfBounds, View};
 
 const PAGE: u64 = FRAME_BYTES as u64;
 
@@ -199,6 +199,37 @@ impl File {
         }
     }
 
+    /// Begins to read pages in that are not in memory, without waiting; as many as there are frames
+    /// for. Returns how many pages were seen to, from the first one on.
+    pub fn read_ahead(&self, pages: Range<u64>) -> u64 {
+        let end = pages.end.min(self.state.pages());
+        let mut page = pages.start;
+        while page < end {
+            page += match self.state.index.get(page) {
+                Some(_) => 1,
+                None => match self.at(page, end).begin_reading() {
+                    Ok(seen) => seen,
+                    Err(_) => break,
+                },
+            };
+        }
+        page.saturating_sub(pages.start)
+    }
+
+    /// Pages for the processor to write in place, for as long as one likes: each a long-term pin
+    /// that was reserved now, so that a full store is an error of this call and of nothing later
+    /// (R37).
+    ///
+    /// # Errors
+    /// As [`pin_write_long`](Self::pin_write_long).
+    pub fn map_write(&self, pages: Range<u64>) -> Result<MappedPages, FileError> {
+        let pins: Result<Vec<_>, _> = pages.map(|page| self.pin_write_long(page)).collect();
+        Ok(MappedPages {
+            pins: pins?,
+            frames: Arc::clone(&self.cache.inner().frames),
+        })
+    }
+
     /// Reads up to `bytes.len()` bytes from `offset` on; fewer at the end of the file.
     ///
     /// # Errors
@@ -251,6 +282,7 @@ impl File {
         }
         let mut done = 0;
         while done < bytes.len() {
+            self.cache.inner().throttle(&self.state)?;
             let at = offset + done as u64;
             let (page, within) = (at / PAGE, (at % PAGE) as usize);
             let len = (bytes.len() - done).min(FRAME_BYTES - within);
@@ -342,6 +374,31 @@ impl File {
             end,
             len_bytes: self.len_bytes(),
         }
+    }
+}
+
+/// Pages of a file that the processor writes in place; [`File::map_write`].
+#[derive(Debug)]
+pub struct MappedPages {
+    pins: Vec<LongPin>,
+    frames: Arc<Frames>,
+}
+
+impl MappedPages {
+    /// How many.
+    pub const fn len(&self) -> usize {
+        self.pins.len()
+    }
+
+    /// True when there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.pins.is_empty()
+    }
+
+    /// The bytes of one, counted from the first; `None` when there is none.
+    pub fn view(&self, index: usize) -> Option<View<'_>> {
+        let pin = self.pins.get(index)?;
+        self.frames.view(pin.pin().frame()).ok()
     }
 }
 

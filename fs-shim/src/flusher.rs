@@ -50,7 +50,7 @@ impl Task for Flusher {
         self.after
             .retain(|id, _| files.iter().any(|file| file.id == *id));
         let mut sent = 0;
-        for file in &files {
+        for file in &*files {
             let after = self.after.entry(file.id).or_default();
             if file.store.failure().is_some() {
                 continue;
@@ -64,9 +64,9 @@ impl Task for Flusher {
                 evict_all(&cache, file);
             }
         }
-        let writing = cache.book.counts.writing.load(Ordering::Relaxed);
-        match (sent, ended, writing) {
-            (0, 0, 0) => Step::Idle {
+        let is_writing = cache.is_writing();
+        match (sent, ended, is_writing) {
+            (0, 0, false) => Step::Idle {
                 until: Some(now + LOOK),
             },
             (0, 0, _) => Step::Idle {

@@ -27,6 +27,6 @@ mod writeback;
 pub use book::Policy;
 pub use cache::{Cache, CacheOptions, CacheStats};
 pub use error::FileError;
-pub use file::File;
+pub use file::{File, MappedPages};
 
 pub use underpin_dma as dma;

@@ -176,31 +176,44 @@ impl At<'_> {
                 Err(stop) => self.without_frame(stop, attempt, now),
             };
         }
-        // With its neighbours that are wanted and missing, too, in one command.
+        match self.begin_reading() {
+            Ok(_) => {
+                attempt.filled = Some(self.page);
+                Stop::Wait
+            }
+            Err(stop) => self.without_frame(stop, attempt, now),
+        }
+    }
+
+    /// Begins to read the page in, with its neighbours that are wanted and missing, too, in one
+    /// command. How many pages have been seen to.
+    pub(crate) fn begin_reading(&self) -> Result<u64, Stop> {
         let mut run = PageRun::with_capacity(1);
+        let mut seen = 0;
         for page in self.page..self.end.min(self.page + FILL_PAGES) {
             if page != self.page && self.file.index.get(page).is_some() {
                 break;
             }
-            match self.insert(page, Beginning::Fill) {
-                Ok(Some(slot)) => {
-                    let frame = self.cache.frames.frame(slot.frame, slot.generation);
-                    match frame.begun_fill() {
-                        Ok(fill) => run.push_fill(fill),
-                        Err(_) => break,
-                    }
-                }
-                // A hole, or somebody else was first.
-                Ok(None) => break,
-                Err(stop) if page == self.page => return self.without_frame(stop, attempt, now),
+            let slot = match self.insert(page, Beginning::Fill) {
+                Ok(slot) => slot,
+                Err(stop) if page == self.page => return Err(stop),
                 Err(_) => break,
+            };
+            seen += 1;
+            // None: a hole, or somebody else was first.
+            let fill = slot.and_then(|slot| {
+                let frame = self.cache.frames.frame(slot.frame, slot.generation);
+                frame.begun_fill().ok()
+            });
+            match fill {
+                Some(fill) => run.push_fill(fill),
+                None => break,
             }
         }
         if !run.is_empty() {
-            attempt.filled = Some(self.page);
             self.read(self.page, run);
         }
-        Stop::Wait
+        Ok(seen)
     }
 
     fn without_frame(&self, stop: Stop, attempt: &mut Attempt, now: Instant) -> Stop {

@@ -140,7 +140,7 @@ impl<'a> Gather<'a> {
     }
 
     fn has_room(&self) -> bool {
-        let writing = self.cache.book.counts.writing.load(Ordering::Relaxed);
+        let writing = self.file.writing.load(Ordering::Relaxed);
         writing < self.cache.options.writeback_commands
     }
 
@@ -163,7 +163,7 @@ impl<'a> Gather<'a> {
             return;
         }
         let run = std::mem::take(&mut self.run);
-        Counts::add(&self.cache.book.counts.writing, 1);
+        self.file.writing.fetch_add(1, Ordering::Relaxed);
         self.commands += 1;
         if let Some(in_flight) = self.in_flight {
             in_flight.fetch_add(1, Ordering::Relaxed);
@@ -226,14 +226,17 @@ pub(crate) fn pass(
     gather.commands()
 }
 
-/// Frames are wanted and there are none: writes back whatever can be, as much as there is room for.
-pub(crate) fn relieve(cache: &Inner) {
+/// Writes back whatever can be, whatever its age, as much as there is room for; how many commands.
+pub(crate) fn relieve(cache: &Inner) -> u64 {
     let everything = Pass {
         older_than: Instant::NEVER,
         expired_before: Instant::START,
     };
-    for file in cache.book.files() {
-        let mut after = None;
-        pass(cache, &file, everything, &mut after);
+    let mut sent = 0;
+    for file in &*cache.book.files() {
+        if file.store.failure().is_none() {
+            sent += pass(cache, file, everything, &mut None);
+        }
     }
+    sent
 }

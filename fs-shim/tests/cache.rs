@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
-use support::{Kind, Manual};
+use support::{Kind, Manual, until, within};
 use underpin_dma::DmaSpace;
 use underpin_dma::frame::ReserveError;
 use underpin_dma::pin::Cover;
@@ -135,9 +135,7 @@ fn a_pin_waits_for_a_direct_writeback_and_for_no_copy() {
         store.hold(true);
         let syncing = file.reopen();
         let sync = thread::spawn("sync", move || syncing.fsync()).unwrap();
-        while store.held() == 0 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        until(|| store.held() > 0);
         let before = cache.stats().waits;
         let (ended, other) = (Arc::clone(&store), Arc::clone(&store));
         let end = thread::spawn("end", move || {
@@ -306,14 +304,10 @@ fn truncate_waits_for_what_is_in_flight_and_for_no_pin() {
     store.hold(true);
     let syncing = file.reopen();
     let sync = thread::spawn("sync", move || syncing.fsync()).unwrap();
-    while store.held() == 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| store.held() > 0);
     let cutting = file.reopen();
     let cut = thread::spawn("cut", move || cutting.truncate(4 * PAGE)).unwrap();
-    while file.len_bytes() != 4 * PAGE {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| file.len_bytes() == 4 * PAGE);
     thread::sleep(Duration::from_millis(20));
     assert_eq!(store.len_bytes(), 8 * PAGE, "it is in flight still");
     store.hold(false);
@@ -397,9 +391,7 @@ fn one_writeback_of_a_page_at_a_time() {
         thread::spawn("sync", move || file.fsync()).unwrap()
     };
     let first = sync(&file);
-    while store.held() == 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| store.held() > 0);
     file.write_at(0, b"2").unwrap();
     let second = sync(&file);
     thread::sleep(Duration::from_millis(20));
@@ -414,7 +406,11 @@ fn one_writeback_of_a_page_at_a_time() {
 /// Neighbouring pages go out in one command.
 #[test]
 fn neighbours_share_a_command() {
-    let cache = cache();
+    let options = CacheOptions {
+        frames: 256,
+        ..options()
+    };
+    let cache = Cache::new(&DmaSpace::new(), options).unwrap();
     let store = Manual::new(64 * PAGE, 64 * PAGE);
     let file = open(&cache, &store);
     file.write_at(0, &vec![1; 40 * PAGE as usize]).unwrap();
@@ -477,9 +473,7 @@ fn what_was_dropped_without_close_is_written() {
     let file = open(&cache, &store);
     file.write_at(0, b"kept").unwrap();
     drop(file);
-    while Arc::strong_count(&store) > 1 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| Arc::strong_count(&store) == 1);
     assert_eq!(store.byte(0), b'k');
 }
 
@@ -498,15 +492,11 @@ fn an_expired_page_is_copied_by_the_background() {
     let store = Manual::new(8 * PAGE, 8 * PAGE);
     let file = open(&cache, &store);
     let pin = file.pin_write(0, Cover::Part).unwrap();
-    while cache.stats().copies_kept == 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| cache.stats().copies_kept > 0);
     assert!(cache.stats().skips > 0, "it was left alone before");
     assert_eq!(cache.stats().direct, 0);
     drop(pin);
-    while file.dirty_pages() > 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
+    until(|| file.dirty_pages() == 0);
     assert_eq!(cache.stats().direct, 1);
 }
 
@@ -558,4 +548,152 @@ fn threads_share_a_file() {
     file.fsync().unwrap();
     let stats = cache.stats();
     assert!(stats.evictions > 0 && stats.direct > 0, "{stats:?}");
+}
+
+/// R21: the flush is sent when every data command's end has been seen, and not before.
+#[test]
+fn flush_comes_behind_the_data() {
+    let cache = cache();
+    let store = Manual::new(8 * PAGE, 8 * PAGE);
+    let file = open(&cache, &store);
+    file.write_at(0, &[1; 3]).unwrap();
+    file.write_at(4 * PAGE, &[1; 3]).unwrap();
+    store.hold(true);
+    let syncing = file.reopen();
+    let sync = thread::spawn("sync", move || syncing.fsync()).unwrap();
+    until(|| store.held() == 2);
+    store.end_one();
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(store.seen(Kind::Flush), []);
+    store.end_one();
+    until(|| store.held() == 1);
+    assert_eq!(store.seen(Kind::Flush).len(), 1);
+    assert!(
+        !sync.is_finished(),
+        "it is durable only when the flush has ended"
+    );
+    store.hold(false);
+    sync.join().unwrap().unwrap();
+}
+
+/// R8: somebody began a fill and a writeback and never looks at them again: others, who want the
+/// same pages, finish.
+#[test]
+fn whoever_waits_polls() {
+    let cache = cache();
+    let store = Manual::new(32 * PAGE, 32 * PAGE);
+    for page in 0..32 {
+        store
+            .state
+            .lock()
+            .pages
+            .insert(page, vec![page as u8; PAGE as usize]);
+    }
+    let file = open(&cache, &store);
+    file.write_at(20 * PAGE, b"x").unwrap();
+    store.hold(true);
+    assert_eq!(file.read_ahead(0..8), 8);
+    assert_eq!(cache.write_back(), 1);
+    assert_eq!(store.held(), 2);
+    store.state.lock().polled = true;
+    within(move || {
+        assert_eq!(read(&file, 3 * PAGE, 1), [3]);
+        drop(file.pin_write(5, Cover::Part).unwrap());
+        drop(file.pin_write(20, Cover::Part).unwrap());
+        file.fsync().unwrap();
+        file.truncate(10 * PAGE).unwrap();
+    });
+}
+
+/// R14: a writer waits while too much is dirty, but not for pages that are dirty because a device
+/// has them pinned.
+#[test]
+fn throttling_does_not_wait_for_pins() {
+    let cache = cache();
+    let store = Manual::new(64 * PAGE, 64 * PAGE);
+    let file = open(&cache, &store);
+    let pins = file.pin_write_pages(0..40, Cover::Part).unwrap();
+    let writing = file.reopen();
+    within(move || writing.write_at(41 * PAGE, b"goes on").unwrap());
+    drop(pins);
+    assert_eq!(store.seen(Kind::Write), []);
+    // The same dirt without pins is written back first.
+    file.write_at(42 * PAGE, b"waits").unwrap();
+    assert!(!store.seen(Kind::Write).is_empty());
+    assert_eq!(cache.stats().throttled, 2);
+}
+
+/// R37: pages that the processor writes in place are reserved when they are mapped; a full store is
+/// an error of that, and later there is none. They are copied while they are mapped.
+#[test]
+fn mapped_pages_were_reserved() {
+    let cache = cache();
+    let store = Manual::new(16 * PAGE, 16 * PAGE);
+    store.state.lock().room = 2;
+    let file = open(&cache, &store);
+    let refused = file.map_write(0..3).unwrap_err();
+    assert_eq!(refused.errno(), libc::ENOSPC, "{refused}");
+    let mapped = file.map_write(0..2).unwrap();
+    mapped.view(1).unwrap().copy_from(8, b"in place").unwrap();
+    file.fsync().unwrap();
+    assert_eq!(store.byte(PAGE + 8), b'i');
+    mapped.view(1).unwrap().copy_from(8, b"on").unwrap();
+    assert!(mapped.view(2).is_none());
+    drop(mapped);
+    file.fsync().unwrap();
+    assert_eq!(store.byte(PAGE + 8), b'o');
+    assert!(cache.stats().copies_kept >= 1);
+}
+
+/// R13: pages pinned for long are a bounded number, and nobody waits for them.
+#[test]
+fn long_pins_are_bounded() {
+    let cache = cache();
+    let file = open(&cache, &Manual::new(64 * PAGE, 64 * PAGE));
+    let pins: Vec<_> = (0..32)
+        .map(|page| file.pin_write_long(page).unwrap())
+        .collect();
+    let refused = file.pin_write_long(40).unwrap_err();
+    assert!(matches!(refused, FileError::LongTerm(_)), "{refused}");
+    drop(pins);
+    drop(file.pin_write_long(40).unwrap());
+}
+
+/// R36: whoever reads a page that was cut off and grew again never sees what was there before, not
+/// even while an old pin of it is still held and written.
+#[test]
+fn nobody_reads_what_was_cut_off() {
+    let cache = cache();
+    let store = Manual::new(8 * PAGE, 8 * PAGE);
+    let file = open(&cache, &store);
+    file.write_at(0, &vec![5; 8 * PAGE as usize]).unwrap();
+    let old = file.map_write(4..5).unwrap();
+    // A long pin of a whole page that goes is not waited for.
+    file.truncate(4 * PAGE).unwrap();
+    file.extend(8 * PAGE).unwrap();
+    old.view(0).unwrap().fill(0, 4096, 6).unwrap();
+    assert_eq!(read(&file, 4 * PAGE, 4096), vec![0; 4096]);
+    file.write_at(4 * PAGE, b"7").unwrap();
+    drop(old);
+    file.fsync().unwrap();
+    assert_eq!((store.byte(4 * PAGE), store.byte(4 * PAGE + 1)), (b'7', 0));
+}
+
+/// R38: a copy by the processor never goes into a page that is being written back from itself.
+#[test]
+fn the_processor_waits_like_a_device() {
+    let cache = cache();
+    let store = Manual::new(8 * PAGE, 8 * PAGE);
+    let file = open(&cache, &store);
+    file.write_at(0, b"one").unwrap();
+    store.hold(true);
+    assert_eq!(cache.write_back(), 1);
+    let writing = file.reopen();
+    let write = thread::spawn("write", move || writing.write_at(0, b"two")).unwrap();
+    thread::sleep(Duration::from_millis(20));
+    assert_eq!(read(&file, 0, 3), b"one", "reading goes on");
+    store.hold(false);
+    until(|| write.is_finished());
+    write.join().unwrap().unwrap();
+    assert_eq!((read(&file, 0, 3), store.byte(0)), (b"two".to_vec(), b'o'));
 }

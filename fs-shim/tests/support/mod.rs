@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 use underpin_dma::SpaceId;
 use underpin_dma::frame::ReserveError;
 use underpin_dma::rt::sync::Mutex;
+use underpin_dma::rt::{Instant, thread, wait};
 use underpin_fs::store::{PAGE_BYTES, Store, StoreError, Work};
 
 /// What a command was.
@@ -31,6 +33,8 @@ pub struct State {
     pub held: VecDeque<Held>,
     /// Commands are kept until the test ends them.
     pub hold: bool,
+    /// Those that are kept end, one at a time, by whoever polls.
+    pub polled: bool,
     /// Pages of which every command fails.
     pub bad: BTreeSet<u64>,
     /// Reservations that may still be made, and those that are out.
@@ -38,6 +42,20 @@ pub struct State {
     pub reserved: BTreeMap<u64, i64>,
     pub log: Vec<(Kind, u64, u64)>,
     pub freed: Vec<Range<u64>>,
+}
+
+/// Waits for something that comes, or fails.
+pub fn until(mut come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let came = wait(Some(deadline), |_now| come().then_some(()));
+    assert!(came.is_ok(), "waited 20 s for what did not come");
+}
+
+/// Does `work` on a thread of its own, and fails when it hangs.
+pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let worker = thread::spawn("worker", work).unwrap();
+    until(|| worker.is_finished());
+    worker.join().unwrap()
 }
 
 /// A store for tests.
@@ -183,7 +201,8 @@ impl Store for Manual {
         self.begin(Kind::Flush, work);
     }
     fn poll(&self) -> usize {
-        0
+        let polled = self.state.lock().polled;
+        usize::from(polled && self.end_one())
     }
     fn failure(&self) -> Option<StoreError> {
         None
