@@ -99,6 +99,8 @@ struct World {
     outgoing: BTreeMap<Token, Outgoing>,
     fills: BTreeMap<Token, usize>,
     leaving: BTreeMap<Token, u32>,
+    /// Frames as they were looked up before their pages lost them.
+    late: Vec<(u32, u16)>,
     /// Of each page, what was last read into it.
     sources: [u64; PAGES],
     ignores_pins: bool,
@@ -202,12 +204,14 @@ pub(crate) fn schedule(seed: u64, source: &Path, ignores_pins: bool) -> Report {
             outgoing: BTreeMap::new(),
             fills: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            late: Vec::new(),
             sources: [0; PAGES],
             ignores_pins,
             report: Report::default(),
         };
         for _ in 0..ACTIONS {
             world.act();
+            world.look_at_words();
             let turns = world.rng.below(12);
             world.run_for(turns);
         }
@@ -276,6 +280,7 @@ impl World {
             (21, Some(at)) => self.evict(page, at),
             (22, Some(at)) => self.fill_again(page, at),
             (23, Some(at)) => self.park(at),
+            (24, _) => self.come_late(),
             (_, Some(_)) => self.write_back_one(page),
             (_, None) => self.make(page),
         }
@@ -408,6 +413,7 @@ impl World {
         };
         cut(self.frames.frame(frame, generation)).expect("it is in the index");
         self.row("truncate", true);
+        self.late.push((frame, generation));
         self.row("free", !self.state(frame).has(State::OWNED));
         // Who looked it up before comes too late.
         assert_eq!(
@@ -425,6 +431,29 @@ impl World {
             index.dirty.remove(&page);
         });
         self.row("evict", evicted.is_ok());
+        if evicted.is_ok() {
+            self.late.push((frame, generation));
+        }
+    }
+
+    /// Whoever looked a frame up before its page lost it gets nothing, whatever it is now (R12).
+    fn come_late(&mut self) {
+        let Some((frame, generation)) = self.rng.pick(&self.late).copied() else {
+            return;
+        };
+        let frame = self.frames.frame(frame, generation);
+        assert_eq!(frame.pin_write(Cover::Whole).unwrap_err(), PinError::Moved);
+        assert_eq!(frame.pin_read().unwrap_err(), PinError::Moved);
+        assert!(frame.begin_fill().is_err());
+        assert!(frame.begin_writeback(Intent::Integrity, true).is_err());
+        assert!(frame.evict(|| ()).is_err());
+    }
+
+    fn look_at_words(&self) {
+        for frame in 0..FRAMES {
+            let state = self.state(frame);
+            assert_eq!(state.broken_invariant(), None, "{state:?}");
+        }
     }
 
     fn park(&mut self, (frame, generation): (u32, u16)) {
@@ -668,10 +697,6 @@ impl World {
         while let Some(page) = self.index(|index| index.dirty.first().copied()) {
             self.write_back(page, Intent::Integrity, false);
             self.drain();
-            if let Some((frame, _)) = self.slot(page) {
-                let state = self.state(frame);
-                assert_eq!(state.broken_invariant(), None, "{state:?}");
-            }
         }
     }
 
