@@ -82,6 +82,11 @@ impl PageRun {
         self.pages.is_empty()
     }
 
+    /// True when its pages are read in, false when they are written back, or when there are none.
+    pub fn is_read(&self) -> bool {
+        matches!(self.pages.first(), Some(Page::Fill(_)))
+    }
+
     /// How many of them are written from copies.
     pub fn copies(&self) -> usize {
         let copied = |page: &&Page| matches!(page, Page::Copy { .. });

@@ -82,6 +82,8 @@ pub enum Policy {
 #[derive(Debug)]
 pub(crate) struct FileState {
     pub(crate) id: u32,
+    /// Who is told of the ends of writebacks that nobody waits for.
+    pub(crate) told: Arc<Told>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) policy: Policy,
     pub(crate) index: Index,
@@ -146,9 +148,21 @@ impl FileState {
     }
 }
 
-/// A background writeback has ended.
-impl Done for FileState {
+/// A file's writebacks tell it of their end, if it is there still. They do not keep it: a command
+/// in quarantine would keep its store, and that the controller which is to end the quarantine.
+#[derive(Debug)]
+pub(crate) struct Told(pub(crate) Weak<FileState>);
+
+impl Done for Told {
     fn done(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
+        if let Some(file) = self.0.upgrade() {
+            file.written(first_page, pages, result);
+        }
+    }
+}
+
+impl FileState {
+    fn written(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
         self.writing.fetch_sub(1, Ordering::Relaxed);
         match result {
             Ok(()) => {
@@ -197,8 +211,9 @@ impl Book {
         let id = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << (64 - PAGE_BITS)) - 1);
         let of = OnceLock::new();
         let _ = of.set(Arc::downgrade(frames));
-        let file = Arc::new(FileState {
+        let file = Arc::new_cyclic(|told| FileState {
             id,
+            told: Arc::new(Told(Weak::clone(told))),
             policy,
             index: Index::new(store.max_len_bytes().div_ceil(FRAME_BYTES as u64)),
             dirty: Dirty::new(Arc::clone(&self.counts)),

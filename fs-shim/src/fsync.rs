@@ -1,7 +1,7 @@
 //! Everything that was written to a file, made durable: each page once, then a flush (R21). Pinned
 //! pages are copied; nobody's pin is waited for.
 use crate::FileError;
-use crate::book::{Counts, FileState};
+use crate::book::{Counts, FileState, Told};
 use crate::cache::Inner;
 use crate::errseq::Seen;
 use crate::page::{Stop, failure};
@@ -24,13 +24,13 @@ struct Fsync {
 /// The writeback commands of one call.
 #[derive(Debug)]
 struct Commands {
-    file: Arc<FileState>,
+    told: Arc<Told>,
     in_flight: AtomicU64,
 }
 
 impl Done for Commands {
     fn done(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
-        self.file.done(first_page, pages, result);
+        self.told.done(first_page, pages, result);
         // Release: whoever finds none in flight finds the file's errors, too.
         self.in_flight.fetch_sub(1, Ordering::Release);
     }
@@ -50,7 +50,7 @@ pub(crate) fn run(cache: &Inner, file: &Arc<FileState>, seen: &Seen) -> Result<(
     let mut fsync = Fsync {
         pages: file.dirty.all().into(),
         commands: Arc::new(Commands {
-            file: Arc::clone(file),
+            told: Arc::clone(&file.told),
             in_flight: AtomicU64::new(0),
         }),
         flush: None,

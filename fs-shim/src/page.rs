@@ -229,7 +229,9 @@ impl At<'_> {
 
     fn read(&self, first: u64, run: PageRun) {
         Counts::add(&self.cache.book.counts.fills, 1);
-        self.file.store.read(Work::new(first, run, Arc::new(Told)));
+        self.file
+            .store
+            .read(Work::new(first, run, Arc::new(Nobody)));
     }
 
     /// Gives the page a frame. `None` when somebody else did, or when it needs no fill.
@@ -291,9 +293,9 @@ impl At<'_> {
 }
 
 /// Who is told of the end of a fill: nobody, as the pages' words say it.
-struct Told;
+struct Nobody;
 
-impl Done for Told {
+impl Done for Nobody {
     fn done(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
         if let Err(error) = result {
             tracing::warn!(first_page, pages, %error, "pages could not be read in");
@@ -301,9 +303,9 @@ impl Done for Told {
     }
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for Nobody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Told")
+        f.write_str("Nobody")
     }
 }
 

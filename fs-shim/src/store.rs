@@ -1,10 +1,12 @@
 //! What a file of the cache lives on: pages that can be reserved, read, written, flushed, freed.
 //! The cache hands over work and is told of its end; the store never touches a page's state.
 mod error;
+mod extent;
 mod memory;
 mod work;
 
 pub use error::StoreError;
+pub use extent::{Extent, ExtentError, ExtentQueue};
 pub use memory::Memory;
 pub use work::{Done, Ticket, Work};
 

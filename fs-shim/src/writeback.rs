@@ -199,7 +199,7 @@ pub(crate) fn pass(
     what: Pass,
     after: &mut Option<u64>,
 ) -> u64 {
-    let done: Arc<dyn Done> = Arc::clone(file) as _;
+    let done: Arc<dyn Done> = Arc::clone(&file.told) as _;
     let mut gather = Gather::new(cache, file, done, None);
     loop {
         let pages = file.dirty.after(*after, PAGES_A_LOOK);

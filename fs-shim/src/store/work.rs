@@ -73,6 +73,11 @@ impl Work {
         (self.run, self.ticket)
     }
 
+    /// The work again that [`into_parts`](Self::into_parts) took apart.
+    pub const fn from_parts(run: PageRun, ticket: Ticket) -> Self {
+        Self { run, ticket }
+    }
+
     /// The command has ended: so have its pages, and then whoever waits for it is told.
     pub fn end(self, result: Result<(), StoreError>) {
         self.ticket.end(self.run, result);

@@ -1,5 +1,5 @@
 //! A store whose commands end when the test says so, and a log of what it was asked.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, dead_code)]
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
