@@ -484,10 +484,14 @@ mod tests {
         referee.ended(1, Some(1), Some(1));
         fetch(2, 0, 4096 + 512);
         fetch(3, 6144, 512);
+        // Somebody reads beside it, and goes on when it has ended.
+        fetch(6, 4096, 512);
         (1..8).for_each(|block| fetch(2, 4096 + 512 * block, 512));
         assert_eq!((referee.fetched(), referee.violation_count()), (1, 0));
-        // Nobody announced it this time.
         view.copy_from(5000, &[!bytes[5000]]).unwrap();
+        (1..8).for_each(|block| fetch(6, 4096 + 512 * block, 512));
+        assert_eq!((referee.fetched(), referee.violation_count()), (1, 0));
+        // Nobody announced it this time.
         fetch(4, 4096, 4096);
         assert_eq!((referee.fetched(), referee.violation_count()), (1, 0));
         referee.announce(page, crc);

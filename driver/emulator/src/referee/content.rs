@@ -19,8 +19,10 @@ pub(super) struct Contents {
 
 struct Announced {
     crc32c: u32,
-    /// Who is fetching it, how far that is, and the CRC so far.
-    under_way: Option<(Command, u64, u32)>,
+    /// Who is fetching it, how far each is, and the CRC so far. The first that has all of it is
+    /// judged: it is the one that was announced, or one that reads beside it, while nobody may
+    /// write. Whoever goes on when that has ended may well find other bytes.
+    under_way: Vec<(Command, u64, u32)>,
 }
 
 impl Contents {
@@ -31,7 +33,7 @@ impl Contents {
     pub(super) fn announce(&self, iova: Iova, crc32c: u32) {
         let page = Announced {
             crc32c,
-            under_way: None,
+            under_way: Vec::new(),
         };
         let mut announced = self.announced.lock();
         announced.insert(iova.get(), page);
@@ -41,7 +43,7 @@ impl Contents {
     /// What those commands have fetched is not judged; another may fetch it.
     pub(super) fn forget(&self, is_it: impl Fn(Command) -> bool) {
         for page in self.announced.lock().values_mut() {
-            page.under_way = page.under_way.filter(|&(by, ..)| !is_it(by));
+            page.under_way.retain(|&(by, ..)| !is_it(by));
         }
     }
 
@@ -61,8 +63,10 @@ impl Contents {
         let from = first.saturating_sub(PAGE - 1);
         for (&at, page) in announced.range_mut(from..end) {
             let (begin, stop) = (first.max(at), end.min(at + PAGE));
-            let (so_far, crc) = match page.under_way {
-                Some((by, so_far, crc)) if by == command && at + so_far == begin => (so_far, crc),
+            let mine = page.under_way.iter().position(|&(by, ..)| by == command);
+            let mine = mine.map(|mine| page.under_way.swap_remove(mine));
+            let (so_far, crc) = match mine {
+                Some((_, so_far, crc)) if at + so_far == begin => (so_far, crc),
                 // One that begins in the middle is no fetch of the page.
                 _ if begin == at => (0, 0),
                 _ => continue,
@@ -73,7 +77,7 @@ impl Contents {
             }
             let crc = crc32c::crc32c_append(crc, &part);
             let so_far = so_far + part.len() as u64;
-            page.under_way = Some((command, so_far, crc));
+            page.under_way.push((command, so_far, crc));
             if so_far == PAGE {
                 whole.push(at);
                 differs |= crc != page.crc32c;
