@@ -161,6 +161,45 @@ fn holes_are_zero_and_what_was_there_is_read() {
     rig.fair();
 }
 
+/// R35: a device writes one block of a page: the bytes around it survive, in memory and on the
+/// medium; two such writes are two pins.
+#[test]
+fn a_part_leaves_the_rest() {
+    let rig = rig("size=4m,queues=4", 1);
+    let file = rig.file(0, 1 << 20);
+    file.write_at(0, &[b'x'; 8192]).unwrap();
+    file.fsync().unwrap();
+    let disk = rig.controller.namespace(None).unwrap();
+    let mut sevens = rig.space.alloc(512, 512).unwrap();
+    sevens.fill(7);
+    let mut plain = rig.controller.queue_pair(QueueOptions::default()).unwrap();
+    plain
+        .run(disk.write(Lba(4096), 1).unwrap(), sevens)
+        .unwrap();
+    // Not in memory any more: it must be read in before a part of it is written.
+    file.close().unwrap();
+    let namespace = rig.controller.namespace(None).unwrap();
+    let existing = Extent::existing(&rig.queue, &namespace, Lba(0), 1 << 20).unwrap();
+    let file = rig.cache.open(Arc::new(existing)).unwrap();
+    let (first, second) = (
+        file.pin_write(1, Cover::Part).unwrap(),
+        file.pin_write(1, Cover::Part).unwrap(),
+    );
+    let mut pinned = rig.controller.queue_pair(QueueOptions::default()).unwrap();
+    drop(pinned.run(disk.read(Lba(4096), 1).unwrap(), first).unwrap());
+    drop(second);
+    let mut expected = [b'x'; 4096];
+    expected[..512].fill(7);
+    assert_eq!(read(&file, 4096, 4096), expected);
+    file.fsync().unwrap();
+    let page = rig.space.alloc(4096, 4096).unwrap();
+    let page = plain.run(disk.read(Lba(8), 8).unwrap(), page).unwrap();
+    let mut medium = [0; 4096];
+    page.copy_to(0, &mut medium).unwrap();
+    assert_eq!(medium, expected);
+    rig.fair();
+}
+
 /// Ranges that cannot be a file are refused in words.
 #[test]
 fn what_cannot_be_a_file_is_refused() {
