@@ -251,6 +251,12 @@ impl Cache {
         self.inner.book.poll()
     }
 
+    /// Lets writeback ignore pins, for tests: see `Frames::ignore_pins`. It damages data.
+    #[doc(hidden)]
+    pub fn ignore_pins(&self, ignore: bool) {
+        self.inner.frames.ignore_pins(ignore);
+    }
+
     pub(crate) const fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }

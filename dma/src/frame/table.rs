@@ -7,6 +7,7 @@ use super::state::StateWord;
 use super::word::{Beginning, Blocked, State};
 use crate::rt::sync::{Arc, Mutex, RwLock};
 use crate::{DmaBuf, Error, FrameStates, Iova, OutOfBounds, SpaceId, View};
+use crossbeam::queue::SegQueue;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -47,20 +48,20 @@ struct Behind {
     memory: Arc<DmaBuf>,
 }
 
-/// Tables whose last frame is free.
-static CLOSED: Mutex<Vec<&'static Table>> = Mutex::new(Vec::new());
+/// Tables whose last frame is free. Not behind a lock: simulated worlds on several threads share
+/// it, and in none of them may a lock be waited for.
+static CLOSED: SegQueue<&'static Table> = SegQueue::new();
 
 impl Table {
     /// A table of so many words, new or used.
     fn of(count: usize) -> &'static Self {
-        let mut closed = CLOSED.lock();
-        if let Some(at) = closed
-            .iter()
-            .position(|table| table.words.len() == PAD + count + PAD)
-        {
-            return closed.swap_remove(at);
+        for _ in 0..CLOSED.len() {
+            match CLOSED.pop() {
+                Some(table) if table.words.len() == PAD + count + PAD => return table,
+                Some(table) => CLOSED.push(table),
+                None => break,
+            }
         }
-        drop(closed);
         Box::leak(Box::new(Self {
             words: std::iter::repeat_with(StateWord::new)
                 .take(PAD + count + PAD)
@@ -147,7 +148,7 @@ impl Table {
                 watch.frames_gone(memory.iova(), memory.len_bytes() as u64);
             }
             drop(behind);
-            CLOSED.lock().push(self);
+            CLOSED.push(self);
         }
     }
 
