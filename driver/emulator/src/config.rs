@@ -125,6 +125,8 @@ impl NamespaceConfig {
 /// | `mpsmin`, `mpsmax` | page sizes, as powers of two of 4 KiB | `0`, `4` |
 /// | `to_ms`, `crto_ms` | CAP.TO and CRTO.CRWMT in ms | `5000`, as `to_ms` |
 /// | `enable` | how long an enable takes: `10ms` | `0ms` |
+/// | `latency` | how long an I/O command takes, beside all others: `20us` | `0us` |
+/// | `bw` | bytes a second that all I/O commands together transfer: `2g` | no limit |
 /// | `step` | one micro-operation at a time, drawn from the seed: `on`, `off` | on in simulated builds |
 /// | `chunk` | bytes moved by one such operation | `512` |
 /// | `seed` | of all randomness | `1` |
@@ -185,6 +187,10 @@ pub struct EmulatorConfig {
     pub ready_timeout_ms: Option<u32>,
     /// How long after CC.EN is set the controller becomes ready.
     pub enable_time: Duration,
+    /// How long an I/O command takes, beside all others.
+    pub latency: Duration,
+    /// How many bytes a second all I/O commands together transfer; `None`: as fast as it goes.
+    pub bytes_per_s: Option<u64>,
     /// One micro-operation a step, drawn from the seed among all that could happen.
     pub stepped: bool,
     /// Bytes moved by one such operation; at least 4.
@@ -223,6 +229,8 @@ impl Default for EmulatorConfig {
             timeout_ms: 5000,
             ready_timeout_ms: None,
             enable_time: Duration::ZERO,
+            latency: Duration::ZERO,
+            bytes_per_s: None,
             stepped: underpin_dma::rt::sim::is_simulated(),
             chunk_bytes: 512,
             seed: 1,
@@ -243,7 +251,7 @@ const NAMESPACE_KEYS: &[&str] = &[
 const CONTROLLER_KEYS: &[&str] = &[
     "ns", "serial", "mdts", "queues", "mqes", "depth", "dbbuf", "sgl", "oncs", "format", "effects",
     "vsl", "wzsl", "dmrl", "vwc", "awun", "awupf", "dstrd", "mpsmin", "mpsmax", "to_ms", "crto_ms",
-    "enable", "step", "chunk", "seed", "fault", "referee", "mappings",
+    "enable", "latency", "bw", "step", "chunk", "seed", "fault", "referee", "mappings",
 ];
 const MAX_NAMESPACES: usize = 64;
 
@@ -408,6 +416,11 @@ impl FromStr for EmulatorConfig {
                     Some(time) => config.enable_time = time,
                     None => return refuse(whole, "a time such as 10ms is wanted"),
                 },
+                "latency" => match parse_duration(value) {
+                    Some(time) => config.latency = time,
+                    None => return refuse(whole, "a time such as 20us is wanted"),
+                },
+                "bw" => config.bytes_per_s = Some(pair.size()?),
                 "step" => config.stepped = pair.switch()?,
                 "chunk" => match usize::try_from(pair.size()?) {
                     Ok(chunk_bytes) => config.chunk_bytes = chunk_bytes,

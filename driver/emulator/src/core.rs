@@ -12,6 +12,7 @@ use crate::identify::Identity;
 use crate::intake::Intake;
 use crate::iommu::Mappings;
 use crate::job::{Begun, Job, Outgoing};
+use crate::model::Model;
 use crate::namespace::Namespace;
 use crate::nvm::{self, Limits, Transfer};
 use crate::plain::{Done, PlainRead};
@@ -105,6 +106,8 @@ pub(crate) struct Machine {
     pub(crate) stalls: Vec<(u16, Instant)>,
     pub(crate) bus: Bus,
     pub(crate) faults: FaultState,
+    /// How long commands take, if they do.
+    pub(crate) model: Option<Model>,
     pub(crate) rng: Rng,
     pub(crate) stats: EmulatorStats,
     phase: Phase,
@@ -159,6 +162,7 @@ impl Machine {
         let queues = usize::from(config.queues) + 1;
         let mut rng = Rng::seeded(config.seed);
         let faults = FaultState::new(Rng::seeded(rng.next_u64()));
+        let model = Model::new(config.latency, config.bytes_per_s);
         Ok(Self {
             identity: Identity::new(config, namespaces.iter().find_map(|ns| ns.medium.inode())),
             namespaces,
@@ -182,7 +186,8 @@ impl Machine {
             phase: Phase::Disabled,
             control: 0,
             resets: 0,
-            slow: false,
+            slow: model.is_some(),
+            model,
             wants_time: false,
             asleep: false,
         })
@@ -453,7 +458,8 @@ impl Machine {
         }
         if self.slow && cx.timed {
             done += self.run_jobs(cx) + self.drain_outbox(cx);
-            self.slow = !(self.jobs.is_empty() && self.outbox.is_empty() && self.faults.is_empty());
+            let rests = self.jobs.is_empty() && self.outbox.is_empty() && self.faults.is_empty();
+            self.slow = !rests || self.model.is_some();
             if !self.slow {
                 self.cache_writes();
             }
@@ -860,6 +866,12 @@ impl Machine {
             Phase::Ready => self.next_job_time(),
             _ => None,
         }
+    }
+
+    /// True when a command ends so soon that sleeping until then would make it late.
+    pub(crate) fn ends_soon(&self, now: Instant) -> bool {
+        const SOON: Duration = Duration::from_micros(200);
+        self.model.is_some() && self.next_job_time().is_some_and(|next| next < now + SOON)
     }
 
     /// True when commands take the fast way: nothing looks at the clock.

@@ -9,7 +9,7 @@ use crate::iommu::Mappings;
 use crate::nvm::Transfer;
 use crate::walk::{PrpWalk, Segment};
 use underpin_dma::rt::Instant;
-use underpin_nvme_spec::{Cid, Cqe, Qid, Sqe, Status};
+use underpin_nvme_spec::{Cid, Cqe, NvmOpcode, Qid, Sqe, Status};
 
 /// Commands in progress before fetching from I/O queues stops. Admin commands may go beyond: an
 /// I/O queue whose commands are all held must not lock out the command that deletes it.
@@ -180,6 +180,10 @@ impl Machine {
             work: None,
             told: false,
         };
+        let len_bytes = self.data_bytes(qid, &sqe);
+        if let (Some(model), Some(len_bytes)) = (&mut self.model, len_bytes) {
+            job.wait = Wait::Until(model.end_of(cx.now, len_bytes));
+        }
         if let Some(delay) = plan.delay {
             job.wait = Wait::Until(cx.now + delay);
         }
@@ -195,6 +199,20 @@ impl Machine {
             job.wait = Wait::Until(cx.now + delay);
         }
         self.jobs.push(Box::new(job));
+    }
+
+    /// What an I/O command transfers; `None` for an admin command.
+    fn data_bytes(&self, qid: u16, sqe: &Sqe) -> Option<u64> {
+        if qid == 0 {
+            return None;
+        }
+        if !matches!(NvmOpcode(sqe.opcode()), NvmOpcode::READ | NvmOpcode::WRITE) {
+            return Some(0);
+        }
+        let namespace = self
+            .namespaces
+            .get((sqe.nsid().0 as usize).wrapping_sub(1))?;
+        Some((u64::from(sqe.cdw12() & 0xffff) + 1) << namespace.lba_shift)
     }
 
     fn finish(&mut self, job: &Job, status: Status, dw0: u32) {

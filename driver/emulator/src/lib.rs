@@ -33,6 +33,7 @@ mod iommu;
 mod job;
 mod media;
 mod mischief;
+mod model;
 mod namespace;
 mod nvm;
 mod plain;

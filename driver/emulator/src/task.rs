@@ -4,7 +4,7 @@ use crate::core::{Cx, Machine};
 use crate::emulator::Shared;
 use std::sync::Arc;
 use std::time::Duration;
-use underpin_dma::rt::{Instant, Step, Task};
+use underpin_dma::rt::{self, Instant, Step, Task};
 
 /// Commands of one queue executed before others have their turn.
 const BUDGET: usize = 64;
@@ -99,6 +99,10 @@ impl Core {
     fn next_step(&mut self, now: Instant, busy: bool) -> Step {
         if busy {
             self.idle_since = None;
+            return Step::Busy;
+        }
+        if self.machine.ends_soon(now) {
+            rt::thread::yield_now();
             return Step::Busy;
         }
         Step::Idle {
