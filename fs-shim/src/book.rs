@@ -248,6 +248,22 @@ impl Book {
         }
     }
 
+    /// Lets go of files whose stores have failed, whatever frames they have still: nobody has them
+    /// open, and there is nothing to give back.
+    pub(crate) fn forget_failed(&self) {
+        let mut failed = self.files().to_vec();
+        failed.retain(|file| file.store.failure().is_some());
+        let mut files = self.files.write();
+        let gone: Vec<_> = (failed.iter())
+            .map(|file| files.by_id.remove(&file.id))
+            .collect();
+        let list = Arc::clone(&files.list);
+        files.changed();
+        drop(files);
+        // Foreign code, as above.
+        drop((gone, list, failed));
+    }
+
     /// The files that are open, or have frames still.
     pub(crate) fn files(&self) -> Arc<[Arc<FileState>]> {
         Arc::clone(&self.files.read().list)

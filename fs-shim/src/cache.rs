@@ -385,6 +385,31 @@ impl Inner {
     }
 }
 
+impl Drop for Inner {
+    /// A page in flight keeps the frames' table, that the book, that the files and their stores,
+    /// and those the queue that has the page. So what is in flight ends first; and what a failed
+    /// device has in quarantine must not keep the controller, whose end is the proof that it waits
+    /// for.
+    fn drop(&mut self) {
+        let at_work = State::FILL | State::WB_DIRECT | State::WB_COPY;
+        let in_flight = |frame| {
+            self.frames
+                .state(frame)
+                .is_some_and(|state| state.has(at_work))
+                && (self.book.whose(frame)).is_some_and(|(file, _)| file.store.failure().is_none())
+        };
+        let until = Instant::now() + self.options.pin_wait;
+        let ended = rt::wait(Some(until), |_now| {
+            self.book.poll();
+            (!(0..self.frames.count()).any(in_flight)).then_some(())
+        });
+        if ended.is_err() {
+            tracing::warn!("a cache is closed while its stores are at work");
+        }
+        self.book.forget_failed();
+    }
+}
+
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inner")

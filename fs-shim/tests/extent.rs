@@ -271,6 +271,30 @@ fn a_dead_device_is_an_error_and_no_hang() {
     drop(cache);
 }
 
+/// A cache that is dropped with commands in flight, or with some of them in quarantine, keeps
+/// neither its device nor its memory: what is in flight ends, and the controller's end is the proof
+/// for the rest.
+#[test]
+fn what_is_in_flight_keeps_nothing_alive() {
+    for fault in ["delay:20ms@op=write+count=all", "removed@op=write"] {
+        let rig = rig(&format!("size=1m,fault={fault}"), 1);
+        let file = rig.file(0, 64 << 10);
+        file.write_at(0, &[7; 8192]).unwrap();
+        assert_eq!(rig.cache.write_back(), 1);
+        let Rig {
+            space,
+            queue,
+            controller,
+            cache,
+            ..
+        } = rig;
+        drop((file, cache, queue, controller));
+        let stats = space.stats();
+        assert_eq!((stats.contexts, stats.heap_used_bytes), (0, 0), "{fault}");
+        assert_eq!(stats.region_bytes, 2 << 20, "the heap's own: {fault}");
+    }
+}
+
 /// Threads that write, read, sync, and devices that read into pinned pages meanwhile: bytes are
 /// right, and the referee objects to none.
 #[test]
