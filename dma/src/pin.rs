@@ -6,7 +6,7 @@ use crate::frame::{
     Blocked, Decision, Due, FRAME_BYTES, Fast, Frame, Frames, Intent, LongTermLimit, PageKey, Pin,
     PinError, State, StateWord, Table,
 };
-use crate::{Iova, OutOfBounds, Payload, SpaceId, Span, View, barrier};
+use crate::{Iova, MemoryWatch, OutOfBounds, Payload, SpaceId, Span, View, barrier};
 use std::mem::ManuallyDrop;
 
 /// How much of a page a write pin's DMA covers.
@@ -333,6 +333,14 @@ impl Fill {
         self.0.look(look)
     }
 
+    pub(crate) fn host(&self) -> *mut u8 {
+        self.0.table.host(self.0.frame)
+    }
+
+    pub(crate) fn watch(&self) -> Option<std::sync::Arc<dyn MemoryWatch>> {
+        self.0.table.watch()
+    }
+
     /// The command has ended.
     pub fn end(self, good: bool) {
         ManuallyDrop::new(self).finish(good);
@@ -373,6 +381,14 @@ impl Writeback {
         look: impl FnOnce(View<'_>) -> Result<T, OutOfBounds>,
     ) -> Result<T, OutOfBounds> {
         self.held.look(look)
+    }
+
+    pub(crate) fn host(&self) -> *mut u8 {
+        self.held.table.host(self.held.frame)
+    }
+
+    pub(crate) fn watch(&self) -> Option<std::sync::Arc<dyn MemoryWatch>> {
+        self.held.table.watch()
     }
 
     /// The command has ended.

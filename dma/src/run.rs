@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 use crate::frame::{Decision, FRAME_BYTES, Frames};
 use crate::pin::{Fill, Writeback};
-use crate::{DmaBuf, OutOfBounds, Payload, SpaceId, Span, View};
+use crate::{Direction, DmaBuf, OutOfBounds, Payload, SpaceId, Span, View};
+use std::sync::Arc;
 
 /// One page of a [`PageRun`].
 #[derive(Debug)]
@@ -173,6 +174,47 @@ impl PageRun {
         match self.pages.get(index) {
             Some(Page::Fill(_)) => self.look(index, |page| page.copy_from(offset, src)),
             _ => Err(no_page(index, 0)),
+        }
+    }
+
+    /// Where this process has each of its pages, in order, 4 KiB each: for a store that has the
+    /// host's kernel move the bytes. The addresses are good until the run [ends](Self::end) or is
+    /// dropped. Others, devices among them, may be reading or writing there at the same time, so
+    /// they are for nothing but such a request: no reference may be made of them.
+    ///
+    /// ```
+    /// use underpin_dma::{DmaSpace, PageRun};
+    ///
+    /// let mut run = PageRun::with_capacity(1);
+    /// run.push_plain(DmaSpace::new().alloc(4096, 4096)?).expect("a page");
+    /// assert!(run.host_pages().all(|page| page.is_aligned() && !page.is_null()));
+    /// assert_eq!(run.host_pages().count(), 1);
+    /// # Ok::<(), underpin_dma::Error>(())
+    /// ```
+    pub fn host_pages(&self) -> impl Iterator<Item = *mut u8> {
+        self.pages.iter().map(|page| match page {
+            Page::Fill(fill) => fill.host(),
+            Page::Direct(writeback) => writeback.host(),
+            Page::Copy { copy, .. } | Page::Plain(copy) => copy.view().host_pointer(),
+        })
+    }
+
+    /// Tells who watches the memory, if anybody does, that something other than an emulator
+    /// touches it: when a request is made, and again before its end is told
+    /// ([`MemoryWatch::dma`](crate::MemoryWatch::dma)).
+    pub fn tell_watch(&self, direction: Direction) {
+        for (index, page) in self.pages.iter().enumerate() {
+            let watch = match page {
+                Page::Fill(fill) => fill.watch(),
+                Page::Direct(writeback) => writeback.watch(),
+                Page::Copy { copy, .. } | Page::Plain(copy) => copy.watch().map(Arc::clone),
+            };
+            let Some(watch) = watch else {
+                // A space has a watcher or has none.
+                return;
+            };
+            let Span { iova, len_bytes } = self.span(index);
+            watch.dma(iova, len_bytes as u64, direction);
         }
     }
 

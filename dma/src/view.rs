@@ -44,6 +44,11 @@ impl<'a> View<'a> {
         self.0
     }
 
+    /// Where this process has it, as long as it is mapped.
+    pub(crate) fn host_pointer(self) -> *mut u8 {
+        self.0.ptr_guard_mut().as_ptr()
+    }
+
     /// How long it is.
     pub fn len_bytes(&self) -> usize {
         self.0.len()

@@ -6,10 +6,10 @@ use super::protocol::{Owner, PageKey, PinError, Place, ReserveError};
 use super::state::StateWord;
 use super::word::{Beginning, Blocked, State};
 use crate::rt::sync::{Arc, Mutex, RwLock};
-use crate::{DmaBuf, Error, FrameStates, Iova, OutOfBounds, SpaceId, View};
+use crate::{DmaBuf, Error, FrameStates, Iova, MemoryWatch, OutOfBounds, SpaceId, View};
 use crossbeam::queue::SegQueue;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// The size of a frame.
 pub const FRAME_BYTES: usize = 4096;
@@ -23,6 +23,8 @@ pub(crate) struct Table {
     words: Box<[StateWord]>,
     /// Where devices see frame 0.
     iova: AtomicU64,
+    /// Where this process does.
+    host: AtomicPtr<u8>,
     space: AtomicU32,
     /// Long-term pins, by frame, and how many there may be.
     long: Mutex<Long>,
@@ -67,6 +69,7 @@ impl Table {
                 .take(PAD + count + PAD)
                 .collect(),
             iova: AtomicU64::new(0),
+            host: AtomicPtr::default(),
             space: AtomicU32::new(0),
             long: Mutex::new(Long::default()),
             ignores_pins: AtomicBool::new(false),
@@ -86,6 +89,19 @@ impl Table {
     #[inline(always)]
     pub(crate) fn iova(&self, frame: u32) -> Iova {
         Iova::new(self.iova.load(Ordering::Relaxed) + u64::from(frame) * FRAME_BYTES as u64)
+    }
+
+    /// Where this process sees a frame, as long as that is not free.
+    #[inline]
+    pub(crate) fn host(&self, frame: u32) -> *mut u8 {
+        let base = self.host.load(Ordering::Relaxed);
+        base.wrapping_add(frame as usize * FRAME_BYTES)
+    }
+
+    /// Who is told of the memory, if anybody is.
+    pub(crate) fn watch(&self) -> Option<Arc<dyn MemoryWatch>> {
+        let behind = self.behind.read();
+        behind.as_ref()?.memory.watch().map(Arc::clone)
     }
 
     #[cold]
@@ -292,6 +308,8 @@ impl Frames {
         let table = Table::of(count as usize);
         let memory = Arc::new(memory);
         table.iova.store(memory.iova().get(), Ordering::Relaxed);
+        let host = memory.view().host_pointer();
+        table.host.store(host, Ordering::Relaxed);
         table
             .space
             .store(memory.space_id().number(), Ordering::Relaxed);
