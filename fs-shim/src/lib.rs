@@ -8,7 +8,7 @@
 //! From top to bottom: `file.rs` (calls), `page.rs` (one page's way to a pin), `writeback.rs` (dirty
 //! pages on their way out), `fsync.rs`, `flusher.rs` and `resize.rs` above it; `index.rs` (page to
 //! frame), `dirty.rs`, `book.rs` (frame to page) below.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod book;
 mod cache;

@@ -2,11 +2,15 @@
 //! The cache hands over work and is told of its end; the store never touches a page's state.
 mod error;
 mod extent;
+mod host_file;
 mod memory;
 mod work;
 
 pub use error::StoreError;
 pub use extent::{Extent, ExtentError, ExtentQueue};
+pub use host_file::{
+    Direct, Engine, EngineChoice, HostFile, HostFileError, HostFileOptions, NotFirm, Reservation,
+};
 pub use memory::Memory;
 pub use work::{Done, Ticket, Work};
 
