@@ -12,7 +12,7 @@ use crate::cli::{self, Format, Invocation, RunRequest};
 use crate::clock::Clock;
 use crate::control::Control;
 use crate::engine::Devices;
-use crate::job::{self, Jobs};
+use crate::job::{self, EngineKind, JobSpec, Jobs};
 use crate::log::{self, complain};
 use crate::options::{OptionError, Origin};
 use crate::plan::Plan;
@@ -112,7 +112,8 @@ fn check(request: &RunRequest, jobs: &Jobs) -> Result<(), OptionError> {
             "--warnings-fatal: the notes above are errors".to_owned(),
         ));
     }
-    if let Some(spec) = jobs.specs.iter().find(|spec| spec.touches_media())
+    let writes = |spec: &&JobSpec| spec.touches_media() || spec.engine == EngineKind::UnderpinFile;
+    if let Some(spec) = jobs.specs.iter().find(writes)
         && request.read_only
     {
         return Err(OptionError::Usage(format!(

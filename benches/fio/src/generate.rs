@@ -135,6 +135,11 @@ impl Generator {
         self.issued[Direction::Write as usize]
     }
 
+    /// I/Os handed out so far.
+    pub(crate) fn issued(&self) -> u64 {
+        self.issued.iter().sum()
+    }
+
     /// The next I/O; None when every block of the pass is done.
     pub(crate) fn next(&mut self) -> Option<Access> {
         let direction = self.choose_direction();

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 
 use crate::control::Control;
-use crate::job::{EngineKind, JobSpec};
+use crate::job::JobSpec;
 use crate::options::units::Amount;
 use crate::random;
 use crate::sys::os;
@@ -42,7 +42,7 @@ pub(crate) fn lay_out(
 ) -> Result<(), LayoutError> {
     // A job that only checks must find the file as somebody else left it.
     let checks_only = spec.checks_reads() || (spec.verify && spec.verify_only);
-    if spec.engine == EngineKind::Underpin || checks_only {
+    if spec.engine.takes_device() || checks_only {
         return Ok(());
     }
     let targets = spec.targets(clone);
@@ -139,7 +139,7 @@ fn write_data(file: &mut File, from: u64, to: u64, control: &Control) -> io::Res
 
 /// Removes the regular files of a clone, as far as they exist.
 pub(crate) fn remove(spec: &JobSpec, clone: u32) {
-    if spec.engine == EngineKind::Underpin {
+    if spec.engine.takes_device() {
         return;
     }
     for path in spec.targets(clone) {

@@ -20,6 +20,7 @@ mod job;
 mod layout;
 mod log;
 mod options;
+mod pins;
 mod plan;
 mod random;
 mod random_map;

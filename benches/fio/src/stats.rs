@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use crate::histogram::Histogram;
+use crate::pins::PinUse;
 use crate::sys::os::Usage;
 
 /// Count, extremes, and exact sums for mean and deviation.
@@ -179,7 +180,7 @@ impl Latency {
         }
     }
 
-    fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.moments = Moments::default();
         if let Some(histogram) = &mut self.histogram {
             histogram.reset();
@@ -234,6 +235,8 @@ pub(crate) struct JobStats {
     pub(crate) completed: SizeClasses,
     pub(crate) latency_classes: [u64; LATENCY_CLASSES],
     pub(crate) usage: Usage,
+    /// Where I/O goes to pinned pages.
+    pub(crate) pins: Option<PinUse>,
     /// From the start (or the end of the ramp) to the end of the job.
     pub(crate) runtime_ns: u64,
 }
@@ -255,6 +258,7 @@ impl JobStats {
             completed: [0; 7],
             latency_classes: [0; LATENCY_CLASSES],
             usage: Usage::default(),
+            pins: None,
             runtime_ns: 0,
         }
     }
@@ -343,6 +347,11 @@ impl JobStats {
             *a += b;
         }
         self.usage.add(&other.usage);
+        match (&mut self.pins, &other.pins) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, theirs) => mine.clone_from(theirs),
+            (Some(_), None) => {}
+        }
         self.runtime_ns += other.runtime_ns;
     }
 

@@ -1,9 +1,10 @@
-//! Devices that job threads share: one controller per distinct URL, all in one
+//! Devices and files that job threads share: one controller per distinct URL, all in one
 //! DMA space, open until the run is over.
 
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use underpin::dma::rt;
 use underpin::dma::rt::sync::Mutex;
@@ -11,12 +12,15 @@ use underpin::nvme::DeviceAddress;
 use underpin::{Controller, ControllerOptions, DeviceUrl, DmaSpace, Namespace};
 
 use super::EngineError;
+use super::targets::{CacheWish, OpenTarget, Targets};
+use crate::job::Target;
 
 /// The process-wide registry of opened devices.
 #[derive(Debug, Default)]
 pub(crate) struct Devices {
     space: DmaSpace,
     known: Mutex<HashMap<DeviceAddress, Known>>,
+    targets: Targets,
 }
 
 /// How far a device is.
@@ -82,16 +86,25 @@ impl Devices {
         found.ok().flatten()
     }
 
+    /// The file that `target` names, with a cache in this space; opened when it is first asked for.
+    pub(crate) fn target(
+        &self,
+        target: &Target,
+        wish: CacheWish,
+    ) -> Result<Arc<OpenTarget>, EngineError> {
+        self.targets.open(target, wish, self)
+    }
+
     /// Where the I/O buffers come from.
     pub(crate) fn space(&self) -> &DmaSpace {
         &self.space
     }
 
-    /// Closes every device, after all job threads have ended; says which did not close well: what
-    /// was written to it may be lost.
+    /// Closes every file and then every device, after all job threads have ended; says which did
+    /// not close well: what was written to it may be lost.
     pub(crate) fn close(&self) -> Vec<String> {
+        let mut troubles = self.targets.close();
         let known = std::mem::take(&mut *self.known.lock());
-        let mut troubles = Vec::new();
         for (address, known) in known {
             if let Known::Open(controller) = known
                 && let Err(error) = controller.close()

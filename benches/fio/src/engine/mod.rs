@@ -6,11 +6,16 @@
 pub(crate) mod devices;
 pub(crate) mod host_files;
 pub(crate) mod psync;
+pub(crate) mod targets;
 pub(crate) mod underpin;
+pub(crate) mod underpin_file;
 pub(crate) mod uring;
 
 pub(crate) use devices::Devices;
+pub(crate) use targets::CacheWish;
 
+use crate::job::Target;
+use crate::pins::PinUse;
 use crate::sys::memory::AlignedBuffer;
 
 /// What a unit asks of the engine.
@@ -160,6 +165,10 @@ pub(crate) struct OpenRequest<'a> {
     pub(crate) interrupts: bool,
     /// io_uring: register the files.
     pub(crate) register_files: bool,
+    /// The file whose pages the device reads and writes, and its cache; for underpin-file.
+    pub(crate) file_target: Option<(&'a Target, CacheWish)>,
+    /// The loop looks at what is read and says what is written.
+    pub(crate) with_bytes: bool,
 }
 
 /// Sizes of a file or namespace.
@@ -186,6 +195,11 @@ pub(crate) trait Engine: Sized {
     /// Sizes of target number `file`.
     fn geometry(&self, file: usize) -> Result<Geometry, EngineError>;
 
+    /// What makes [`geometry`](Self::geometry) less than the whole target, if anything does.
+    fn limited_by(&self) -> Option<String> {
+        None
+    }
+
     /// One buffer of at least `len_bytes`.
     fn buffer(&mut self, len_bytes: u32) -> Result<Self::Buffer, EngineError>;
 
@@ -209,4 +223,12 @@ pub(crate) trait Engine: Sized {
 
     /// Makes the next reads come from the device, where there is a cache.
     fn drop_caches(&mut self) {}
+
+    /// What was counted of pinned pages, where there are any.
+    fn pins(&mut self) -> Option<PinUse> {
+        None
+    }
+
+    /// The ramp is over: forgets what was counted.
+    fn restart(&mut self) {}
 }

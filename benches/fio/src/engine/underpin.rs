@@ -51,7 +51,7 @@ impl From<Error> for EngineError {
 }
 
 /// Queues are one per thread: says which option asks for fewer.
-fn no_queue_left(error: Error) -> EngineError {
+pub(super) fn no_queue_left(error: Error) -> EngineError {
     match error {
         Error::NoQueue { device, granted } => EngineError::Device {
             errno: libc::EBUSY,
@@ -62,6 +62,23 @@ fn no_queue_left(error: Error) -> EngineError {
         },
         other => other.into(),
     }
+}
+
+/// The report repeats iodepth: what was not reached must not pass for it. Each I/O takes `places`
+/// in the queue.
+pub(super) fn note_depth(request: &OpenRequest<'_>, url: &str, depth: u64, places: u64) {
+    if depth >= places.saturating_mul(u64::from(request.depth)) {
+        return;
+    }
+    let split = if places > 1 {
+        format!(", {places} for each I/O of {} bytes", request.buffer_bytes)
+    } else {
+        String::new()
+    };
+    complain!(
+        "note: iodepth={} is not reached: a queue of {url} takes {depth} commands at a time{split}",
+        request.depth
+    );
 }
 
 impl Underpin {
@@ -110,20 +127,7 @@ impl Engine for Underpin {
                 },
             })
             .map_err(no_queue_left)?;
-        // The report repeats iodepth: what was not reached must not pass for it.
-        if (queue.depth() as u64) < wanted {
-            let split = if places > 1 {
-                format!(", {places} for each I/O of {} bytes", request.buffer_bytes)
-            } else {
-                String::new()
-            };
-            complain!(
-                "note: iodepth={} is not reached: a queue of {url} takes {} \
-                 commands at a time{split}",
-                request.depth,
-                queue.depth(),
-            );
-        }
+        note_depth(request, url, queue.depth() as u64, places);
         let buffer_bytes = (request.buffer_bytes as usize).next_multiple_of(BUFFER_ALIGN_BYTES);
         let pool = devices
             .space()

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod resolve;
+mod target;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -13,6 +14,7 @@ use crate::options::units::{Amount, KbBase};
 use crate::stats::{Direction, PercentileKinds};
 
 pub(crate) use resolve::{Jobs, resolve};
+pub(crate) use target::Target;
 
 /// How I/O is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,7 @@ pub(crate) enum EngineKind {
     Psync,
     IoUring,
     Underpin,
+    UnderpinFile,
 }
 
 impl EngineKind {
@@ -29,7 +32,13 @@ impl EngineKind {
             EngineKind::Psync => "psync",
             EngineKind::IoUring => "io_uring",
             EngineKind::Underpin => "underpin",
+            EngineKind::UnderpinFile => "underpin-file",
         }
+    }
+
+    /// Whether `filename=` is a device URL.
+    pub(crate) fn takes_device(self) -> bool {
+        matches!(self, EngineKind::Underpin | EngineKind::UnderpinFile)
     }
 }
 
@@ -86,6 +95,11 @@ pub(crate) struct JobSpec {
     /// As given; empty if names are to be made up.
     pub(crate) filename: String,
     pub(crate) directory: String,
+    /// The file whose pages the device reads and writes; for `underpin-file`.
+    pub(crate) target: Option<Target>,
+    /// Memory of that file's cache.
+    pub(crate) cache_bytes: u64,
+    pub(crate) always_copy: bool,
     pub(crate) nr_files: u32,
     pub(crate) pattern: Pattern,
     /// By direction.
@@ -146,6 +160,9 @@ impl JobSpec {
             engine: EngineKind::Psync,
             filename: String::new(),
             directory: String::new(),
+            target: None,
+            cache_bytes: 64 << 20,
+            always_copy: false,
             nr_files: 1,
             pattern: Pattern {
                 mix: Mix::Read,
@@ -245,9 +262,15 @@ impl JobSpec {
         self.pattern.writes() && !(self.verify && self.verify_only)
     }
 
+    /// Whether something is written that `fsync=` makes durable: what a device reads into a file
+    /// is written to the file.
+    pub(crate) fn has_to_sync(&self) -> bool {
+        self.pattern.writes() || self.engine == EngineKind::UnderpinFile
+    }
+
     /// The files or the device of clone number `clone`, by full name.
     pub(crate) fn targets(&self, clone: u32) -> Vec<String> {
-        if self.engine == EngineKind::Underpin {
+        if self.engine.takes_device() {
             return vec![self.filename.clone()];
         }
         let in_directory = |name: &str| {

@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 
 use underpin::DeviceUrl;
 use underpin::emulator::EmulatorConfig;
+use underpin::fs::store::PAGE_BYTES;
 use underpin::nvme::{DeviceAddress, DeviceUrlError};
 
 use super::value::{MAX_BLOCK_BYTES, Value};
-use super::{EngineKind, JobSpec, Mix};
+use super::{EngineKind, JobSpec, Mix, Target};
+use crate::engine::targets::HOST_FILES;
 use crate::options::ini::expand_environment;
 use crate::options::suggest;
 use crate::options::table::{self, Id, Kind, Known, OptionDef};
@@ -20,6 +22,9 @@ use crate::stats::Direction;
 
 /// Threads a run may have; each has buffers and histograms.
 const MAX_CLONES: u64 = 1024;
+/// The least and the most memory of a file's cache.
+const MIN_CACHE_BYTES: u64 = 64 << 10;
+const MAX_CACHE_BYTES: u64 = 1 << 40;
 /// I/Os one thread may keep in flight.
 const MAX_DEPTH: u64 = 65_536;
 
@@ -218,6 +223,9 @@ impl Builder<'_> {
             Id::Engine => self.set_engine(value)?,
             Id::Filename => spec.filename = value.nonempty()?,
             Id::Directory => spec.directory = value.text.to_owned(),
+            Id::Target => spec.target = Some(value.target()?),
+            Id::Cache => spec.cache_bytes = value.bytes(MIN_CACHE_BYTES, MAX_CACHE_BYTES)?,
+            Id::AlwaysCopy => spec.always_copy = value.switch()?,
             Id::NrFiles => spec.nr_files = value.count(1, 4096)? as u32,
             Id::Rw => spec.pattern = value.pattern()?,
             Id::BlockSize => spec.block_bytes = value.block_sizes(spec.block_bytes)?,
@@ -299,6 +307,7 @@ impl Builder<'_> {
         let word = value.word()?;
         self.spec.engine = match word {
             "underpin" => EngineKind::Underpin,
+            "underpin-file" => EngineKind::UnderpinFile,
             "io_uring" | "libaio" => EngineKind::IoUring,
             _ => EngineKind::Psync,
         };
@@ -328,12 +337,14 @@ impl Builder<'_> {
         let spec = &self.spec;
         let mut problems = Vec::new();
         let mut notes = Vec::new();
-        if spec.engine == EngineKind::Underpin && spec.filename.is_empty() {
-            problems.push(
-                "ioengine=underpin needs filename=DEVICE_URL, for example emu:size=1g".to_owned(),
-            );
+        if spec.engine.takes_device() && spec.filename.is_empty() {
+            problems.push(format!(
+                "ioengine={} needs filename=DEVICE_URL, for example emu:size=1g",
+                spec.engine.name()
+            ));
         }
-        if spec.engine == EngineKind::Underpin {
+        check_target(spec, &mut problems, &mut notes);
+        if spec.engine.takes_device() {
             // Before a job is started: those in front of it may write.
             for url in spec.targets(0) {
                 if let Err(why) = device_url(&url) {
@@ -341,10 +352,10 @@ impl Builder<'_> {
                 }
             }
         }
-        if spec.engine != EngineKind::Underpin && spec.targets(0).is_empty() {
+        if !spec.engine.takes_device() && spec.targets(0).is_empty() {
             problems.push(format!("filename={} names no file", spec.filename));
         }
-        if spec.engine != EngineKind::Underpin
+        if !spec.engine.takes_device()
             && ["emu:", "pci:", "vfio-user:"]
                 .iter()
                 .any(|scheme| spec.filename.starts_with(scheme))
@@ -436,7 +447,53 @@ impl Builder<'_> {
 /// Understands a device URL down to the last option of an embedded controller.
 fn device_url(text: &str) -> Result<(), String> {
     let url: DeviceUrl = text.parse().map_err(|error: DeviceUrlError| error.why)?;
-    match url.device {
+    check_device(&url)
+}
+
+/// How `target=` and what belongs to it fit the rest.
+fn check_target(spec: &JobSpec, problems: &mut Vec<String>, notes: &mut Vec<String>) {
+    if spec.engine != EngineKind::UnderpinFile {
+        if spec.target.is_some() {
+            problems.push(format!(
+                "target= is for ioengine=underpin-file, not {}",
+                spec.engine.name()
+            ));
+        }
+        return;
+    }
+    match &spec.target {
+        None => problems.push(
+            "ioengine=underpin-file needs target=FILE, whose pages the device reads and writes, \
+             for example extent:emu:size=64m"
+                .to_owned(),
+        ),
+        Some(target @ Target::Host(_)) => {
+            problems.push(format!("target={target}: {HOST_FILES}"));
+        }
+        Some(Target::Extent { .. }) => {}
+    }
+    // All clones may pin as much as they have in flight, and something must be left to write back.
+    let block = u64::from(spec.block_bytes[0].max(spec.block_bytes[1])).div_ceil(PAGE_BYTES);
+    let pinned = block.saturating_mul(u64::from(spec.iodepth) * u64::from(spec.numjobs));
+    let wanted = pinned.saturating_mul(2 * PAGE_BYTES);
+    if spec.cache_bytes < wanted {
+        problems.push(format!(
+            "cache={} is too small: iodepth={} and numjobs={} pin up to {pinned} pages of 4 KiB at \
+             a time; make it {wanted} at least",
+            spec.cache_bytes, spec.iodepth, spec.numjobs
+        ));
+    }
+    if spec.interrupts {
+        notes.push(format!(
+            "job '{}': underpin-file polls, interrupts=1 has no effect",
+            spec.name
+        ));
+    }
+}
+
+/// Understands a device down to the last option of an embedded controller.
+pub(super) fn check_device(url: &DeviceUrl) -> Result<(), String> {
+    match &url.device {
         DeviceAddress::Embedded(body) => body
             .parse::<EmulatorConfig>()
             .map(drop)

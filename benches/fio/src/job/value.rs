@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Mix, Pattern};
+use super::{Mix, Pattern, Target};
 use crate::options::suggest;
 use crate::options::table::{self, Kind, OptionDef};
 use crate::options::units::{self, Amount, KbBase};
@@ -37,6 +37,10 @@ impl Value<'_> {
             return Err(self.bad("it must not be empty".to_owned()));
         }
         Ok(self.text.to_owned())
+    }
+
+    pub(super) fn target(&self) -> Result<Target, OptionError> {
+        Target::parse(self.text, self.base).map_err(|why| self.bad(why))
     }
 
     pub(super) fn word(&self) -> Result<&'static str, OptionError> {

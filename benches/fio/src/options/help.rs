@@ -19,6 +19,7 @@ Usage:
 
 Examples:
   underpin-fio benches/jobs/quickstart.fio
+  underpin-fio benches/jobs/pinned.fio
   underpin-fio --name=r --ioengine=underpin --filename=emu:size=1g --rw=randread \\
                --bs=4k --iodepth=32 --runtime=10 --time_based
   underpin-fio --output-format=json+ --output=run.json job.fio

@@ -129,6 +129,9 @@ fn option(def: &'static OptionDef) -> Arg {
         Kind::Text if def.name == "filename" => {
             arg.value_name("FILE|URL").value_hint(ValueHint::FilePath)
         }
+        Kind::Text if def.name == "target" => {
+            arg.value_name("FILE").value_hint(ValueHint::FilePath)
+        }
         Kind::Text => arg.value_name("TEXT"),
         Kind::Count => arg.value_name("NUMBER"),
         Kind::Amount | Kind::Amounts => arg.value_name("SIZE"),

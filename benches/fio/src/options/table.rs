@@ -7,6 +7,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Id {
     AllRandRepeat,
+    AlwaysCopy,
     BatchCompleteMax,
     BatchCompleteMin,
     BatchSubmit,
@@ -16,6 +17,7 @@ pub(crate) enum Id {
     Description,
     Direct,
     Buffered,
+    Cache,
     Directory,
     DoVerify,
     EndFsync,
@@ -54,6 +56,7 @@ pub(crate) enum Id {
     SlatPercentiles,
     StartDelay,
     Stonewall,
+    Target,
     Thread,
     TimeBased,
     Unlink,
@@ -122,7 +125,14 @@ pub(crate) const PATTERNS: &[&str] = &[
 ];
 /// Engines, the native ones first.
 pub(crate) const ENGINES: &[&str] = &[
-    "underpin", "io_uring", "psync", "libaio", "sync", "pvsync", "pvsync2",
+    "underpin",
+    "underpin-file",
+    "io_uring",
+    "psync",
+    "libaio",
+    "sync",
+    "pvsync",
+    "pvsync2",
 ];
 
 options! {
@@ -131,9 +141,15 @@ options! {
     Description "description" [] Kind::Text, "none",
         "A note that the reports repeat.";
     Engine "ioengine" [] Kind::Choice(ENGINES), "psync",
-        "How I/O is done. underpin: the userspace NVMe driver, filename is a device URL. io_uring: host files or block devices, asynchronous. psync: pread/pwrite, one at a time. libaio runs as io_uring; sync, pvsync and pvsync2 run as psync.";
+        "How I/O is done. underpin: the userspace NVMe driver, filename is a device URL. underpin-file: the same, but what the device reads goes straight into pinned pages of the file that target names, and what it writes comes from them, while that file is written back and synced. io_uring: host files or block devices, asynchronous. psync: pread/pwrite, one at a time. libaio runs as io_uring; sync, pvsync and pvsync2 run as psync.";
     Filename "filename" [] Kind::Text, "JOB.NUMBER.FILE in directory",
         "What to do I/O on. psync and io_uring: one or more files separated by ':' (write '\\:' for a colon in a name); $jobname and $jobnum are replaced. underpin: one device URL such as emu:size=1g, emu:file=/tmp/disk.img,size=64m?ns=1 or pci:0000:01:00.0, in which ':' separates nothing.";
+    Target "target" [] Kind::Text, "none",
+        "underpin-file: the file whose pages the device reads and writes, byte for byte at the same offset: extent:URL for the blocks of a device, as in extent:emu:size=64m?ns=1&lba=0&len=32m (quote it for a shell). Jobs with one target share it and its cache, which stay open until the run is over.";
+    Cache "cache" [] Kind::Amount, "64m",
+        "underpin-file: memory of the cache that the pages of target are in.";
+    AlwaysCopy "always_copy" [] Kind::Switch, "0",
+        "underpin-file: write pages back from copies always, as for a file with checksums; then no pin waits for a writeback.";
     Directory "directory" [] Kind::Text, "the current one",
         "Folder for relative file names.";
     NrFiles "nrfiles" ["nr_files"] Kind::Count, "1",
@@ -215,7 +231,7 @@ options! {
     VerifyInterval "verify_interval" [] Kind::Amount, "bs",
         "Put a header every so many bytes of a block.";
     Fsync "fsync" [] Kind::Count, "0",
-        "Flush after every so many writes.";
+        "Flush after every so many writes. underpin-file: after every so many I/Os, each of which writes the file or the device; the job goes on meanwhile, and pages that are pinned are copied.";
     Fdatasync "fdatasync" [] Kind::Count, "0",
         "Like fsync, without the file's metadata.";
     EndFsync "end_fsync" [] Kind::Switch, "0",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::job::{EngineKind, JobSpec};
+use crate::job::JobSpec;
 
 /// Use of one disk during the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +43,7 @@ impl DiskWatch {
     pub(crate) fn start<'a>(jobs: impl Iterator<Item = (&'a JobSpec, u32)>) -> Self {
         let mut watch = Self::default();
         for (spec, clone) in jobs {
-            if spec.engine == EngineKind::Underpin {
+            if spec.engine.takes_device() {
                 continue;
             }
             for target in spec.targets(clone) {

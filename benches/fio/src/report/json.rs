@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::disks::DiskUse;
 use super::{Entry, Group, PROGRAM, RunReport, rate, shares};
 use crate::clock;
+use crate::pins::PinUse;
 use crate::stats::{Direction, DirectionStats, JobStats, Latency, Moments, PercentileKinds};
 use crate::sys::os;
 
@@ -135,14 +136,43 @@ fn entry_json(report: &RunReport, entry: &Entry, bins: bool) -> Value {
         put("desc", json!(entry.spec.description));
     }
     // fio has nothing like it; one key of our own, so that none clashes.
-    put(
-        "underpin",
-        json!({
-            "iops_per_core": stats.iops_per_core().map_or(Value::Null, number),
-            "cpu_ns_per_io": stats.cpu_ns_per_io().map_or(Value::Null, number),
-        }),
-    );
+    let mut own = json!({
+        "iops_per_core": stats.iops_per_core().map_or(Value::Null, number),
+        "cpu_ns_per_io": stats.cpu_ns_per_io().map_or(Value::Null, number),
+    });
+    if let (Some(pins), Some(own)) = (&stats.pins, own.as_object_mut()) {
+        let pins = pins_json(pins, &entry.spec.percentiles, bins);
+        own.insert("pages".to_owned(), pins);
+    }
+    put("underpin", own);
     Value::Object(job)
+}
+
+/// Pins of pages, and the writeback of their files meanwhile.
+fn pins_json(pins: &PinUse, list: &[f64], bins: bool) -> Value {
+    json!({
+        "targets": pins.targets().collect::<Vec<_>>(),
+        "pins": pins.write_pins + pins.read_pins,
+        "write_pins": pins.write_pins,
+        "read_pins": pins.read_pins,
+        "pin_unpin_ns": latency_json(&pins.cost, list, bins),
+        "put_off": pins.put_off,
+        "direct": pins.figure(|stats| stats.direct),
+        "copies": pins.figure(|stats| stats.copies_clean + stats.copies_kept),
+        "copies_clean": pins.figure(|stats| stats.copies_clean),
+        "copies_kept": pins.figure(|stats| stats.copies_kept),
+        "copied_bytes": pins.copied_bytes(),
+        "skips": pins.figure(|stats| stats.skips),
+        "waits": pins.figure(|stats| stats.waits),
+        "bounce_waits": pins.figure(|stats| stats.bounce_waits),
+        "throttled": pins.figure(|stats| stats.throttled),
+        "fills": pins.figure(|stats| stats.fills),
+        "evictions": pins.figure(|stats| stats.evictions),
+        "flushes": pins.figure(|stats| stats.flushes),
+        "written_pages": pins.figure(|stats| stats.written_pages),
+        "write_errors": pins.figure(|stats| stats.write_errors),
+        "dirty_pages": pins.dirty_pages(),
+    })
 }
 
 fn named(names: &[&str], shares: &[f64]) -> Value {

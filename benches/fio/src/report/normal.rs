@@ -9,6 +9,7 @@ use super::number::{both, short};
 use super::{Entry, Group, RunReport, rate, shares};
 use crate::clock;
 use crate::job::JobSpec;
+use crate::pins::PinUse;
 use crate::stats::{Direction, Latency, Moments, RateSeries, SizeClasses};
 use crate::sys::os;
 
@@ -119,6 +120,9 @@ fn entry_text(text: &mut String, entry: &Entry, group: Option<&Group>) {
             short(per_core as u64, 4, false, "")
         );
         let _ = writeln!(text, "  CPU per I/O  : {cost_ns:.0} ns");
+    }
+    if let Some(pins) = &stats.pins {
+        pin_lines(text, pins);
     }
     depth_lines(text, entry);
 }
@@ -263,6 +267,52 @@ fn latency_classes(text: &mut String, entry: &Entry) {
             let _ = writeln!(text, "  lat ({unit})   : {}", line.join(", "));
         }
     }
+}
+
+/// What the job's pages went through: pins, and writeback beside them.
+fn pin_lines(text: &mut String, pins: &PinUse) {
+    for target in pins.targets() {
+        let _ = writeln!(text, "  target       : {target}");
+    }
+    let cost = match &pins.cost.moments {
+        moments if moments.samples == 0 => "cost not measured".to_owned(),
+        moments => {
+            let histogram = pins.cost.histogram.as_ref();
+            let median = histogram.and_then(|of| of.percentiles(&[50.0]).first().copied());
+            format!(
+                "pin+unpin of a page: median={} ns, avg={:.1} ns ({} I/Os timed)",
+                median.unwrap_or(0),
+                moments.mean(),
+                moments.samples
+            )
+        }
+    };
+    let _ = writeln!(
+        text,
+        "  pins         : written by device={}, read by device={}; {cost}",
+        pins.write_pins, pins.read_pins
+    );
+    let _ = writeln!(
+        text,
+        "  writeback    : direct={}, copies={} (clean={}, kept={}, {}), skips={}, dirty={}",
+        pins.figure(|stats| stats.direct),
+        pins.figure(|stats| stats.copies_clean + stats.copies_kept),
+        pins.figure(|stats| stats.copies_clean),
+        pins.figure(|stats| stats.copies_kept),
+        short(pins.copied_bytes(), 4, true, "B"),
+        pins.figure(|stats| stats.skips),
+        pins.dirty_pages()
+    );
+    let _ = writeln!(
+        text,
+        "  page waits   : waits={}, bounce={}, throttled={}, put off={}; flushes={}, errors={}",
+        pins.figure(|stats| stats.waits),
+        pins.figure(|stats| stats.bounce_waits),
+        pins.figure(|stats| stats.throttled),
+        pins.put_off,
+        pins.figure(|stats| stats.flushes),
+        pins.figure(|stats| stats.write_errors)
+    );
 }
 
 fn depth_lines(text: &mut String, entry: &Entry) {

@@ -9,7 +9,7 @@ use super::records::Records;
 use crate::clock;
 use crate::engine::{IoBuffer, Note, Op, Request};
 use crate::generate::{Access, Generator};
-use crate::job::JobSpec;
+use crate::job::{EngineKind, JobSpec};
 use crate::log::complain;
 use crate::random::Random;
 use crate::stats::Direction;
@@ -114,6 +114,8 @@ pub(crate) struct IoFeed<'a> {
     runs_on: bool,
     fsync: Option<(Op, u64)>,
     synced_at: u64,
+    /// What a device reads is written, too: to a file.
+    reads_count: bool,
     /// An access that waits for a write to the same block.
     pending: Option<Access>,
     stamping: Option<Stamping<'a>>,
@@ -144,8 +146,10 @@ impl<'a> IoFeed<'a> {
             (0, every) => Some((Op::DataFlush, every)),
             (every, _) => Some((Op::Flush, every)),
         };
+        let reads_count = spec.engine == EngineKind::UnderpinFile;
         Self {
-            synced_at: generator.writes_issued(),
+            synced_at: writes(generator, reads_count),
+            reads_count,
             generator,
             pass_left: quota.pass_bytes,
             quota,
@@ -217,7 +221,7 @@ impl<'a> IoFeed<'a> {
 
     fn flush_due(&mut self) -> Option<Op> {
         let (op, every) = self.fsync?;
-        let writes = self.generator.writes_issued();
+        let writes = writes(self.generator, self.reads_count);
         if writes > self.synced_at && writes.is_multiple_of(every) {
             self.synced_at = writes;
             return Some(op);
@@ -308,6 +312,14 @@ impl Stamping<'_> {
             verify::stamp_block(block, self.interval, &stamp);
             buffer.copy_from(block);
         }
+    }
+}
+
+/// I/Os after which there is something to make durable.
+fn writes(generator: &Generator, reads_count: bool) -> u64 {
+    match reads_count {
+        true => generator.issued(),
+        false => generator.writes_issued(),
     }
 }
 

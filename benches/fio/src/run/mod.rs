@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use crate::clock::{self, Clock};
 use crate::control::{Control, Progress, ThreadState};
-use crate::engine::{Devices, Engine, Note, Op, OpenRequest, Request, Unit};
-use crate::engine::{psync::Psync, underpin::Underpin, uring::Uring};
+use crate::engine::{CacheWish, Devices, Engine, Note, Op, OpenRequest, Request, Unit};
+use crate::engine::{psync::Psync, underpin::Underpin, underpin_file::UnderpinFile, uring::Uring};
 use crate::generate::{Generator, Region};
 use crate::job::{EngineKind, JobSpec};
 use crate::layout;
@@ -69,6 +69,7 @@ pub(crate) fn run_thread(
         EngineKind::Psync => run_on::<Psync>,
         EngineKind::IoUring => run_on::<Uring>,
         EngineKind::Underpin => run_on::<Underpin>,
+        EngineKind::UnderpinFile => run_on::<UnderpinFile>,
     };
     let mut outcome = Outcome {
         stats: JobStats::new(thread.spec.percentile_kinds),
@@ -154,6 +155,14 @@ fn run_on<E: Engine>(
             fixed_buffers: spec.fixed_buffers,
             interrupts: spec.interrupts,
             register_files: spec.register_files,
+            file_target: spec.target.as_ref().map(|target| {
+                let wish = CacheWish {
+                    bytes: spec.cache_bytes,
+                    always_copy: spec.always_copy,
+                };
+                (target, wish)
+            }),
+            with_bytes: spec.verify,
         },
         &environment.devices,
     )?;
@@ -277,8 +286,8 @@ fn regions<E: Engine>(
         };
         if start.checked_add(len).is_none_or(|end| end > whole) {
             return Err(invalid(format!(
-                "{target} has {whole} bytes, but the job goes from {start} to {}; \
-                 lower size or offset",
+                "{} has {whole} bytes, but the job goes from {start} to {}; lower size or offset",
+                engine.limited_by().as_deref().unwrap_or(target),
                 u128::from(start) + u128::from(len)
             )));
         }
@@ -302,7 +311,10 @@ fn regions<E: Engine>(
             }
             if u64::from(block) > len {
                 return Err(invalid(if whole == 0 {
-                    format!("{target} is empty; give size=BYTES to make it larger")
+                    match engine.limited_by() {
+                        Some(limit) => format!("{limit} has no room"),
+                        None => format!("{target} is empty; give size=BYTES to make it larger"),
+                    }
                 } else {
                     format!("{target}: {len} bytes are less than one block of {block}")
                 }));
@@ -404,7 +416,7 @@ impl<E: Engine> Passes<'_, '_, E> {
                     IoFeed::new(spec, &mut generator, quota, runs_on, stamping, checking);
                 ending = self.pump.run(&mut feed, Phase::Io)?;
                 quota = feed.quota_left();
-                if spec.end_fsync && spec.pattern.writes() {
+                if spec.end_fsync && spec.has_to_sync() {
                     self.flush()?;
                 }
             }

@@ -277,6 +277,7 @@ impl<'a, E: Engine> Pump<'a, E> {
             self.timing.phase_start_ns = now;
             self.stats.reset();
             self.usage_at_epoch = os::thread_usage();
+            self.engine.restart();
             self.progress.set_state(ThreadState::Running);
         }
     }
@@ -443,6 +444,7 @@ impl<'a, E: Engine> Pump<'a, E> {
         add_runtime(&mut stats, self.phase, elapsed, bytes_before);
         stats.runtime_ns = now.saturating_sub(self.timing.epoch_ns);
         stats.usage = os::thread_usage().since(&self.usage_at_epoch);
+        stats.pins = self.engine.pins();
         (self.on_snapshot)(stats);
     }
 
@@ -454,7 +456,9 @@ impl<'a, E: Engine> Pump<'a, E> {
             self.stats.reset();
             self.timing.epoch_ns = now;
             self.usage_at_epoch = os::thread_usage();
+            self.engine.restart();
         }
+        self.stats.pins = self.engine.pins();
         self.stats.runtime_ns = now.saturating_sub(self.timing.epoch_ns);
         self.stats.usage = os::thread_usage().since(&self.usage_at_epoch);
         self.stats
