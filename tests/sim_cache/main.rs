@@ -55,6 +55,7 @@ fn no_world_loses_or_mixes_bytes() {
             total.came += report.came;
             total.fsyncs += report.fsyncs;
             total.fsyncs_during += report.fsyncs_during;
+            total.told += report.told;
             total.read += report.read;
             total.reread += report.reread;
             total.frame_checks += report.frame_checks;
@@ -75,12 +76,13 @@ fn no_world_loses_or_mixes_bytes() {
     });
     println!(
         "{count} worlds, {cuts} with a power cut: {} commands into pages, {} fsyncs ended well ({} with a \
-         command under way), Direct, CopyClean, CopyKeep, Skip {decided:?}, {} evictions, {} waits for a \
+         command under way), {} errors told, Direct, CopyClean, CopyKeep, Skip {decided:?}, {} evictions, {} waits for a \
          copy; {} blocks read and {} on the medium are right; {} accesses judged, 0 violations; trace \
          {trace:016x}",
         total.came,
         total.fsyncs,
         total.fsyncs_during,
+        total.told,
         total.stats.evictions,
         total.stats.bounce_waits,
         total.read,
