@@ -1,6 +1,7 @@
 //! The whole stack on one thread from one seed: cache, flusher, writeback, driver, two emulated
-//! devices, and in half of the worlds a power cut. A read gives the newest bytes; what an fsync
-//! promised is on the medium; and the referee objects to nothing. Built with `--cfg underpin_sim`.
+//! devices, and in half of the worlds one that fails for good, by a power cut or otherwise. A read
+//! gives the newest bytes; what an fsync promised is on the medium; and the referee objects to
+//! nothing. Built with `--cfg underpin_sim`.
 //!
 //! More worlds: `UNDERPIN_SCHEDULES=100000 RUSTFLAGS='--cfg underpin_sim' CARGO_TARGET_DIR=target/sim
 //! cargo test --release --test sim_cache -- --nocapture`
@@ -75,7 +76,7 @@ fn no_world_loses_or_mixes_bytes() {
         }
     });
     println!(
-        "{count} worlds, {cuts} with a power cut: {} commands into pages, {} fsyncs ended well ({} with a \
+        "{count} worlds, {cuts} with a device that failed: {} commands into pages, {} fsyncs ended well ({} with a \
          command under way), {} errors told, Direct, CopyClean, CopyKeep, Skip {decided:?}, {} evictions, {} waits for a \
          copy; {} blocks read and {} on the medium are right; {} accesses judged, 0 violations; trace \
          {trace:016x}",

@@ -1,5 +1,5 @@
 //! One world from one seed: a cache of few frames, two files on one device, another device that
-//! reads into their pages, the flusher, and in half of the worlds a power cut.
+//! reads into their pages, the flusher, and in half of the worlds a device that fails for good.
 use crate::model::{Block, version_of};
 use crate::stamps::{BLOCK_BYTES, BLOCKS, stamped};
 use std::collections::BTreeMap;
@@ -27,8 +27,6 @@ const FRAMES: u32 = 7;
 /// Of each page.
 const VERSIONS: u64 = 24;
 const ACTIONS: u64 = 60;
-/// A register that reads all ones without power.
-const CSTS: usize = 0x1c;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
@@ -63,6 +61,7 @@ struct World {
     cache: Cache,
     files: Vec<File>,
     emulator: Emulator,
+    queue: Arc<ExtentQueue>,
     source: Namespace,
     scratch: Namespace,
     into: QueuePair<WritePin>,
@@ -173,6 +172,7 @@ pub(crate) fn live(seed: u64, source: &Path, ignores_pins: bool) -> Report {
             files: files.collect(),
             cache,
             emulator: emulator.clone(),
+            queue: Arc::clone(&queue),
             source: device.namespace(Some(Nsid(1))).unwrap(),
             scratch: device.namespace(Some(Nsid(2))).unwrap(),
             into: device.queue_pair(queue_options()).unwrap(),
@@ -197,10 +197,10 @@ pub(crate) fn live(seed: u64, source: &Path, ignores_pins: bool) -> Report {
         }
         for action in 0..ACTIONS {
             if world.report.cut && action == cut_at {
-                world.cut_the_power();
+                world.fail();
             }
             if let Err(error) = world.act() {
-                let lost = emulator.read32(CSTS) == u32::MAX;
+                let lost = world.queue.failure().is_some();
                 let told = matches!(error, FileError::Store(_)) && (lost || fails);
                 assert!(told, "nothing had failed, and a call says: {error}");
                 if lost {
@@ -456,8 +456,17 @@ impl World {
         self.files[file].truncate((pages * FRAME_BYTES) as u64)
     }
 
-    fn cut_the_power(&mut self) {
-        let faults = ["power-cut:lost", "power-cut:torn", "power-cut:reordered"];
+    /// From one of the next commands on the device is of no use: its power fails, it is removed,
+    /// says that it has failed, or forgets to tell of an end.
+    fn fail(&mut self) {
+        let faults = [
+            "power-cut:lost",
+            "power-cut:torn",
+            "power-cut:reordered",
+            "removed",
+            "cfs",
+            "drop",
+        ];
         let ops = ["write", "flush", "read"];
         let fault = self.rng.pick(&faults).unwrap();
         let op = self.rng.pick(&ops).unwrap();
@@ -498,7 +507,7 @@ impl World {
         }
     }
 
-    /// The devices end what they have; without a power cut everything is made durable.
+    /// The devices end what they have; if none has failed everything is made durable.
     fn end(mut self) -> (Vec<Vec<Vec<Block>>>, Report) {
         let until = Instant::now() + Duration::from_secs(10);
         let drained = rt::wait(Some(until), |_now| {
@@ -511,7 +520,7 @@ impl World {
             self.emulator
                 .inject("power-cut:lost@op=flush".parse().unwrap());
             let mut file = 0;
-            while self.emulator.read32(CSTS) != u32::MAX {
+            while self.queue.failure().is_none() {
                 assert!(file < FILES, "the power did not fail");
                 let written = match self.pages(file) {
                     0 => Ok(()),
