@@ -323,24 +323,31 @@ impl Inner {
         mut step: impl FnMut(Instant) -> Result<T, Stop>,
     ) -> Result<T, FileError> {
         let mut counted = false;
-        let answer = rt::wait(None, |now| {
-            loop {
+        loop {
+            let turn = rt::wait(None, |now| {
                 match step(now) {
-                    Ok(answer) => return Some(Ok(answer)),
-                    Err(Stop::Fail(error)) => return Some(Err(error)),
+                    Ok(answer) => return Some(Some(Ok(answer))),
+                    Err(Stop::Fail(error)) => return Some(Some(Err(error))),
                     Err(Stop::Wait) => {}
                 }
                 if !counted {
                     counted = true;
                     Counts::add(&self.book.counts.waits, 1);
                 }
-                if self.book.poll() == 0 {
-                    return file.store.failure().map(|error| Err(error.into()));
+                if self.book.poll() > 0 {
+                    return Some(None);
                 }
+                let failure = file.store.failure()?;
+                Some(Some(Err(failure.into())))
+            });
+            match turn {
+                Ok(Some(answer)) => return answer,
+                // Something moved: pauses between looks begin anew, with the shortest.
+                Ok(None) => {}
+                // Without a deadline it does not elapse.
+                Err(rt::Elapsed) => return Err(crate::store::StoreError::Closed.into()),
             }
-        });
-        // Without a deadline it does not elapse.
-        answer.unwrap_or_else(|_| Err(crate::store::StoreError::Closed.into()))
+        }
     }
 
     /// A frame that is nobody's: a free one, or that of a clean page which nothing holds.

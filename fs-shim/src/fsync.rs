@@ -91,20 +91,20 @@ impl Fsync {
     /// its snapshot may be too old (R20).
     fn write(&mut self, cache: &Inner, file: &Arc<FileState>) {
         let counted: Arc<dyn Done> = Arc::clone(&self.commands) as _;
-        let in_flight = &self.commands.in_flight;
-        let mut gather = Gather::new(cache, file, counted, Some(in_flight));
-        let mut later = VecDeque::new();
+        let count = &self.commands.in_flight;
+        let mut gather = Gather::new(cache, file, counted, Some(count));
+        let mut in_flight = Vec::new();
         while let Some(page) = self.pages.pop_front() {
             match gather.offer(page, Intent::Integrity) {
                 Offered::Taken | Offered::Skipped | Offered::Nothing => {}
-                Offered::InFlight => later.push_back(page),
+                Offered::InFlight => in_flight.push(page),
                 Offered::Full => {
-                    later.push_back(page);
-                    later.append(&mut self.pages);
+                    self.pages.push_front(page);
+                    break;
                 }
             }
         }
         gather.send();
-        self.pages = later;
+        self.pages.extend(in_flight);
     }
 }
