@@ -11,6 +11,7 @@ use underpin_dma::pin::Cover;
 use underpin_dma::rt::sync::Mutex;
 use underpin_dma::rt::{self, thread};
 use underpin_dma::{Direction, DmaSpace, Iova, MemoryWatch, PageRun, SpaceOptions};
+use underpin_emulator::Referee;
 use underpin_fs::store::{
     Direct, Done, Engine, EngineChoice, HostFile, HostFileError, HostFileOptions, NotFirm,
     Reservation, Store, StoreError, Work,
@@ -739,4 +740,70 @@ fn a_cache_on_a_host_file() {
         assert_eq!(file.read_at(0, &mut bytes).unwrap(), model.len());
         assert!(bytes == model);
     });
+}
+
+/// The race referee judges what the kernel does to a cache's pages as it judges a device, and has
+/// nothing to object to: threads write, read, sync, cut and punch a file that is larger than the
+/// cache, and a device writes pages that are pinned. With the pin check off it has.
+#[test]
+fn the_referee_has_no_objections() {
+    for (pins_are_ignored, engine) in [
+        (false, EngineChoice::IoUring),
+        (false, EngineChoice::Calls),
+        (true, EngineChoice::IoUring),
+    ] {
+        let (_folder, path) = folder();
+        let referee = Referee::new();
+        let space = DmaSpace::with_options(SpaceOptions {
+            watch: Some(Arc::clone(&referee) as _),
+            ..SpaceOptions::default()
+        });
+        let options = CacheOptions {
+            frames: 64,
+            ..CacheOptions::default()
+        };
+        let cache = Cache::new(&space, options).unwrap();
+        cache.ignore_pins(pins_are_ignored);
+        let options = HostFileOptions {
+            engine,
+            queue_depth: 8,
+            ..created(256 * PAGE as u64)
+        };
+        let store = Arc::new(HostFile::open(&path, &options).unwrap());
+        let file = Arc::new(cache.open(store as Arc<dyn Store>).unwrap());
+        let threads: Vec<_> = (0..2_u64)
+            .map(|own| {
+                let (file, referee) = (Arc::clone(&file), Arc::clone(&referee));
+                thread::spawn("user", move || {
+                    let mut bytes = vec![0; 3 * PAGE];
+                    for round in 0..300_u64 {
+                        let page = (round * 37 + own * 101) % 250;
+                        let pin = file.pin_write(page, Cover::Part).unwrap();
+                        file.write_at(page * 4096 + 100, &[round as u8; 9000])
+                            .unwrap();
+                        file.read_at((page * 7 % 250) * 4096, &mut bytes).unwrap();
+                        match round % 25 {
+                            3 | 13 => file.fsync().unwrap(),
+                            5 => file.punch((page * 3 % 250) * 4096, 20_000).unwrap(),
+                            _ => {}
+                        }
+                        // A device, as far as the referee can tell.
+                        MemoryWatch::dma(&*referee, pin.iova(), 4096, Direction::ToHost);
+                        drop(pin);
+                    }
+                })
+                .unwrap()
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        file.fsync().unwrap();
+        println!("{referee:?}");
+        assert!(referee.checks() > 2_000);
+        match pins_are_ignored {
+            false => assert_eq!(referee.violations(), []),
+            true => assert!(referee.violation_count() > 0),
+        }
+    }
 }

@@ -82,9 +82,10 @@ pub(super) type Ended = (Job, i32);
 impl Ring {
     /// A ring with so many requests in flight at most.
     ///
-    /// Of the cheaper modes none is asked for. `COOP_TASKRUN` and `DEFER_TASKRUN` leave the last
-    /// step of a request to the thread that made it, at its next system call: one that sleeps or
-    /// spins for ever would keep its pages from everybody (R8).
+    /// Of the cheaper modes none is asked for. With `DEFER_TASKRUN` the last step of a request is
+    /// made by the one thread that may make requests, when it asks for completions: if that
+    /// sleeps for ever, its pages are kept from everybody (R8). With `COOP_TASKRUN` it is made
+    /// when the thread happens to enter the kernel, and one that spins does so at a timer's tick.
     pub(super) fn new(depth: u32, file: Arc<File>) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(depth)?;
         Ok(Self {
