@@ -13,6 +13,8 @@ pub(crate) struct Block {
     ended: usize,
     /// The last of them that an fsync promised; the medium has this or a later one.
     durable: Option<usize>,
+    /// A bit for each version that it ever was to hold, before it was cut off as well.
+    ever: u64,
 }
 
 impl Block {
@@ -21,12 +23,14 @@ impl Block {
             versions: vec![ZERO],
             ended: 0,
             durable: Some(0),
+            ever: 1 << ZERO,
         }
     }
 
     /// A write of it has begun.
     pub(crate) fn begin(&mut self, version: u64) {
         self.versions.push(version);
+        self.ever |= 1 << version;
     }
 
     /// It has ended.
@@ -41,6 +45,7 @@ impl Block {
             versions: vec![ZERO],
             ended: 0,
             durable: None,
+            ever: self.ever,
         };
     }
 
@@ -61,13 +66,14 @@ impl Block {
         version.is_some_and(|version| self.versions[self.ended..].contains(&version))
     }
 
-    /// The medium has what was promised, or anything later.
+    /// The medium has what was promised, or anything later; or something old, if nothing was. Never
+    /// what a device wrote past the end of the file (R24).
     pub(crate) fn may_be_durable(&self, version: Option<u64>) -> bool {
         match self.durable {
             Some(durable) => {
                 version.is_some_and(|version| self.versions[durable..].contains(&version))
             }
-            None => true,
+            None => version.is_some_and(|version| self.ever >> version & 1 == 1),
         }
     }
 }

@@ -281,8 +281,15 @@ impl World {
         all.any(|incoming| (incoming.file, incoming.page) == (file, page))
     }
 
+    /// The last one perhaps in part.
     fn pages(&self, file: usize) -> usize {
-        (self.files[file].len_bytes() as usize) / FRAME_BYTES
+        (self.files[file].len_bytes() as usize).div_ceil(FRAME_BYTES)
+    }
+
+    /// How many blocks of a page lie within the file.
+    fn valid(&self, file: usize, page: usize) -> usize {
+        let blocks = self.files[file].len_bytes() as usize / BLOCK_BYTES;
+        blocks.saturating_sub(page * BLOCKS).min(BLOCKS)
     }
 
     /// Something of what a host does; the error of a store that is no more.
@@ -337,6 +344,8 @@ impl World {
         };
         let at = (number(file, page) as u64 * VERSIONS + version) * BLOCKS as u64;
         let io = self.source.read(Lba(at), blocks as u64).unwrap();
+        // What the device writes past the end of the file is not the file's (R24).
+        let blocks = blocks.min(self.valid(file, page));
         for block in &mut self.blocks[file][page][..blocks] {
             block.begin(version);
         }
@@ -361,8 +370,9 @@ impl World {
         let Some(version) = self.version(file, page) else {
             return Ok(());
         };
-        let first = self.rng.below(BLOCKS as u64) as usize;
-        let end = first + 1 + self.rng.below((BLOCKS - first) as u64) as usize;
+        let valid = self.valid(file, page);
+        let first = self.rng.below(valid as u64) as usize;
+        let end = first + 1 + self.rng.below((valid - first) as u64) as usize;
         let bytes = stamped(number(file, page), version);
         for block in &mut self.blocks[file][page][first..end] {
             block.begin(version);
@@ -387,7 +397,13 @@ impl World {
             return Ok(());
         }
         let mut bytes = vec![0; FRAME_BYTES];
-        self.files[file].read_at((page * FRAME_BYTES) as u64, &mut bytes)?;
+        let read = self.files[file].read_at((page * FRAME_BYTES) as u64, &mut bytes)?;
+        assert_eq!(
+            read,
+            self.valid(file, page) * BLOCK_BYTES,
+            "to the end of the file"
+        );
+        bytes.truncate(read);
         for (nth, bytes) in bytes.chunks(BLOCK_BYTES).enumerate() {
             let version = version_of(number(file, page), nth, bytes);
             let block = &self.blocks[file][page][nth];
@@ -435,25 +451,38 @@ impl World {
         Ok(())
     }
 
-    fn cut(&mut self, file: usize, pages: std::ops::Range<usize>) {
-        for page in pages.clone() {
-            self.blocks[file][page].iter_mut().for_each(Block::cut);
+    /// Blocks are no more the file's, or zero.
+    fn cut(&mut self, file: usize, blocks: std::ops::Range<usize>) {
+        for block in blocks.clone() {
+            self.blocks[file][block / BLOCKS][block % BLOCKS].cut();
         }
+        let pages = blocks.start.div_ceil(BLOCKS)..blocks.end.div_ceil(BLOCKS);
         for incoming in self.incoming.values_mut() {
             incoming.orphan |= incoming.file == file && pages.contains(&incoming.page);
         }
     }
 
     fn punch(&mut self, file: usize, page: usize) -> Result<(), FileError> {
-        self.cut(file, page..page + 1);
-        self.files[file].punch((page * FRAME_BYTES) as u64, FRAME_BYTES as u64)
+        self.files[file].punch((page * FRAME_BYTES) as u64, FRAME_BYTES as u64)?;
+        self.cut(file, page * BLOCKS..(page + 1) * BLOCKS);
+        Ok(())
     }
 
+    /// Shorter, to the block, or longer: what is new is zero.
     fn resize(&mut self, file: usize) -> Result<(), FileError> {
-        let pages = self.rng.below(PAGES as u64 + 1) as usize;
-        let pages = if self.rng.chance(2, 3) { PAGES } else { pages };
-        self.cut(file, pages..PAGES.max(pages));
-        self.files[file].truncate((pages * FRAME_BYTES) as u64)
+        let blocks = match self.rng.chance(2, 3) {
+            true => PAGES * BLOCKS,
+            false => self.rng.below((PAGES * BLOCKS) as u64) as usize,
+        };
+        let old = self.files[file].len_bytes() as usize / BLOCK_BYTES;
+        let end = blocks.min(old);
+        if end % BLOCKS != 0 && self.is_busy(file, end / BLOCKS) {
+            // It would be waited for, and nobody polls its queue meanwhile.
+            return Ok(());
+        }
+        self.files[file].truncate((blocks * BLOCK_BYTES) as u64)?;
+        self.cut(file, end..PAGES * BLOCKS);
+        Ok(())
     }
 
     /// From one of the next commands on the device is of no use: its power fails, it is removed,
@@ -519,9 +548,10 @@ impl World {
             // If it has not happened yet, it does now.
             self.emulator
                 .inject("power-cut:lost@op=flush".parse().unwrap());
-            let mut file = 0;
+            let mut tries = 0;
             while self.queue.failure().is_none() {
-                assert!(file < FILES, "the power did not fail");
+                assert!(tries < 100, "the power did not fail");
+                let file = tries % FILES;
                 let written = match self.pages(file) {
                     0 => Ok(()),
                     _ => self.write(file, 0),
@@ -530,7 +560,7 @@ impl World {
                     let lost = matches!(error, FileError::Store(_));
                     assert!(lost, "nothing had failed, and a call says: {error}");
                 }
-                file += 1;
+                tries += 1;
             }
         } else if self.rng.chance(3, 4) {
             for file in 0..FILES {
