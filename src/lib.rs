@@ -5,7 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`fs`] | page cache and writeback over a store (to come) |
+//! | [`fs`] | files whose pages devices may write: cache, writeback, stores |
 //! | [`nvme`] | the host driver: controllers, namespaces, queue pairs |
 //! | [`emulator`] | an NVMe controller in software: the embedded device, and the test device |
 //! | [`vfio_user`] | the protocol between a driver and a device that is another process |

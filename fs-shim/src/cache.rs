@@ -328,6 +328,7 @@ impl Inner {
                 match step(now) {
                     Ok(answer) => return Some(Some(Ok(answer))),
                     Err(Stop::Fail(error)) => return Some(Some(Err(error))),
+                    Err(Stop::Again) => return Some(None),
                     Err(Stop::Wait) => {}
                 }
                 if !counted {

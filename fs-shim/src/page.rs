@@ -15,6 +15,8 @@ use underpin_dma::rt::sync::Arc;
 /// Why a step did not get through.
 #[derive(Debug)]
 pub(crate) enum Stop {
+    /// Try again at once: what was missing is there.
+    Again,
     /// Not yet: poll, and try again.
     Wait,
     /// Never.
@@ -172,14 +174,15 @@ impl At<'_> {
     fn missing(&self, beginning: Beginning, attempt: &mut Attempt, now: Instant) -> Stop {
         if beginning != Beginning::Fill {
             return match self.insert(self.page, beginning) {
-                Ok(_) => Stop::Wait,
+                Ok(_) => Stop::Again,
                 Err(stop) => self.without_frame(stop, attempt, now),
             };
         }
         match self.begin_reading() {
+            // A hole is there at once; for the others there is a poll to be done anyway.
             Ok(_) => {
                 attempt.filled = Some(self.page);
-                Stop::Wait
+                Stop::Again
             }
             Err(stop) => self.without_frame(stop, attempt, now),
         }
