@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Stores on file systems that are full: makes small ones on loop devices (root), ext4 and tmpfs always, btrfs
+# Stores on file systems that are full: makes small ones on loop devices (root), ext4 (with blocks of 4 KiB
+# and of 1 KiB) and tmpfs always, btrfs
 # with and without copy on write where mkfs.btrfs is installed, and runs tests/full_disk.rs on each.
 # It says which it ran on; one that it could not run on is not counted as passed.
 set -euo pipefail
@@ -35,7 +36,8 @@ on() { # kind, megabytes, options of mkfs
     cargo test -q -p underpin-fs --test full_disk -- --nocapture
   ran+=("$kind")
 }
-on ext4 48 -m 0 -F
+on ext4 48 -m 0 -F -b 4096
+on ext4-1k 48 -m 0 -F -b 1024
 on tmpfs 48
 if command -v mkfs.btrfs >/dev/null; then
   on btrfs 256

@@ -99,6 +99,10 @@ pub enum NotFirm {
     /// made is as good as firm.
     #[error("the file system lets files share blocks, which are copied when they are written")]
     MayShareBlocks,
+    /// The end of the file may lie between two blocks of its last page. Those past it go with each
+    /// flush; they are reserved anew at once, and others may be faster.
+    #[error("the file system's blocks are smaller than a page of 4 KiB")]
+    SmallBlocks,
     /// It is not known how it treats preallocated space, by its number in `statfs`.
     #[error("it is not known whether the file system ({0:#x}) overwrites in place")]
     Unknown(u64),

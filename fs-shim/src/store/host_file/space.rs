@@ -36,6 +36,8 @@ pub(super) struct Space {
     durable: AtomicU64,
     /// What the file system promises, apart from what it refuses.
     promise: Reservation,
+    /// Its blocks are smaller than a page: the last page may lose some of its own.
+    has_small_blocks: bool,
     no_preallocation: AtomicBool,
     /// Looked at for every page that becomes dirty; changed only under `changing`.
     reserved: RwLock<Reserved>,
@@ -65,7 +67,7 @@ impl Space {
         max_len_bytes: u64,
         reserve_bytes: u64,
     ) -> Self {
-        let promise = promise(&file);
+        let (promise, block_bytes) = promise(&file);
         Self {
             file,
             path: path.to_owned(),
@@ -77,6 +79,7 @@ impl Space {
             changes: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             promise,
+            has_small_blocks: block_bytes < PAGE_BYTES,
             no_preallocation: AtomicBool::new(false),
             reserved: RwLock::default(),
             changing: Mutex::default(),
@@ -176,9 +179,18 @@ impl Space {
     /// beside it could be believed in vain.
     fn truncate(&self, len_bytes: u64) -> Result<(), StoreError> {
         let pages = len_bytes.div_ceil(PAGE_BYTES);
-        self.forget(pages..u64::MAX);
+        let last = len_bytes / PAGE_BYTES;
+        let loses_blocks = self.has_small_blocks && last < pages && self.has(last);
+        self.forget(if loses_blocks { last } else { pages }..u64::MAX);
         let cut = self.file.set_len(len_bytes);
         self.changes.fetch_add(1, Ordering::AcqRel);
+        if loses_blocks {
+            // It may be dirty already. Where it was full, a journal may not have the blocks back
+            // yet: then the next pin is told.
+            if self.preallocate(last..pages).is_ok() {
+                self.reserved.write().pages.insert(last);
+            }
+        }
         cut.map_err(|error| self.failed("setting the length of", &error))
     }
 
@@ -330,8 +342,8 @@ fn retried(mut call: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Resu
 }
 
 /// What the file system says about overwriting preallocated space (magics: linux/magic.h, and for
-/// those outside of the kernel their own headers).
-fn promise(file: &File) -> Reservation {
+/// those outside of the kernel their own headers); and how long its blocks are.
+fn promise(file: &File) -> (Reservation, u64) {
     const EXT4: u64 = 0xef53;
     const TMPFS: u64 = 0x0102_1994;
     const XFS: u64 = 0x5846_5342;
@@ -339,17 +351,20 @@ fn promise(file: &File) -> Reservation {
     const BCACHEFS: u64 = 0xca45_1a4e;
     const ZFS: u64 = 0x2fc1_2fc1;
     let Ok(stat) = rustix::fs::fstatfs(file) else {
-        return Reservation::BestEffort(NotFirm::Unknown(0));
+        return (Reservation::BestEffort(NotFirm::Unknown(0)), 1);
     };
     // Signed on some targets; the magics are 32 bits.
-    match stat.f_type as u64 & 0xffff_ffff {
+    let block_bytes = stat.f_bsize as u64;
+    let promise = match stat.f_type as u64 & 0xffff_ffff {
+        EXT4 | TMPFS if block_bytes < PAGE_BYTES => Reservation::BestEffort(NotFirm::SmallBlocks),
         EXT4 | TMPFS => Reservation::Firm,
         // A snapshot takes it away until the next write of each block: so it says in the docs.
         BTRFS if is_nocow(file) => Reservation::Firm,
         BTRFS | BCACHEFS | ZFS => Reservation::BestEffort(NotFirm::CopyOnWrite),
         XFS => Reservation::BestEffort(NotFirm::MayShareBlocks),
         other => Reservation::BestEffort(NotFirm::Unknown(other)),
-    }
+    };
+    (promise, block_bytes)
 }
 
 fn is_nocow(file: &File) -> bool {
