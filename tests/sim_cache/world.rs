@@ -1,6 +1,6 @@
 //! One world from one seed: a cache of few frames, two files on one device, another device that
 //! reads into their pages, the flusher, and in half of the worlds a device that fails for good.
-use crate::model::{Block, version_of};
+use crate::model::{Block, ZERO, version_of};
 use crate::stamps::{BLOCK_BYTES, BLOCKS, stamped};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -479,6 +479,10 @@ impl World {
         if end % BLOCKS != 0 && self.is_busy(file, end / BLOCKS) {
             // It would be waited for, and nobody polls its queue meanwhile.
             return Ok(());
+        }
+        // Where the device fails half way, zeroes may have gone out already.
+        for block in end..PAGES * BLOCKS {
+            self.blocks[file][block / BLOCKS][block % BLOCKS].begin(ZERO);
         }
         self.files[file].truncate((blocks * BLOCK_BYTES) as u64)?;
         self.cut(file, end..PAGES * BLOCKS);
