@@ -101,8 +101,8 @@ pub(crate) fn rustc() -> String {
     }
 }
 
-/// One line a fact.
-pub(crate) fn print_facts() {
+/// One line a fact, of the machine itself.
+pub(crate) fn facts() -> [String; 2] {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -110,10 +110,20 @@ pub(crate) fn print_facts() {
         .map_or("unknown", |(_, model)| model);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!(
-        "machine: {model}, {cores} processors, {}",
-        std::env::consts::ARCH
-    );
+    [
+        format!(
+            "machine: {model}, {cores} processors, {}",
+            std::env::consts::ARCH
+        ),
+        format!("loadavg at start: {}", load.trim()),
+    ]
+}
+
+/// The same on standard output, and the compiler.
+#[allow(clippy::print_stdout, reason = "only where a lost line is no loss")]
+pub(crate) fn print_facts() {
+    let [machine, load] = facts();
+    println!("{machine}");
     println!("rustc: {}", rustc());
-    println!("loadavg at start: {}", load.trim());
+    println!("{load}");
 }

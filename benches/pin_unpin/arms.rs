@@ -1,7 +1,7 @@
 //! What is measured, each in nanoseconds for one pin and unpin, ours and bare: the bare one is two
 //! locked adds on an array of the same shape.
 #![allow(unsafe_code)]
-use crate::cache;
+use super::cache;
 use std::error::Error;
 use std::hint::black_box;
 use std::sync::Arc;

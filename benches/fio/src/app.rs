@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::engine::Devices;
 use crate::job::{self, EngineKind, JobSpec, Jobs};
 use crate::log::{self, complain};
+use crate::measure;
 use crate::options::{OptionError, Origin};
 use crate::plan::Plan;
 use crate::report::status::StatusLine;
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: Vec<OsString>) -> ExitCode {
     let request = match cli::parse(&arguments) {
         Ok(Invocation::Print(text)) => return print(&text),
         Ok(Invocation::Run(request)) => request,
+        Ok(Invocation::Pins { quick }) => return pins(quick),
         Err(errors) => return usage(&errors),
     };
     let environment = |name: &str| std::env::var(name).ok();
@@ -85,6 +87,21 @@ fn print(text: &str) -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Measures what pins cost here.
+fn pins(quick: bool) -> ExitCode {
+    if let Err(error) = output_is_open() {
+        return usage(&[error]);
+    }
+    match measure::print(quick, &mut io::stdout()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            complain!("pins: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) enum Invocation {
     /// Print this and end.
     Print(String),
     Run(Box<RunRequest>),
+    /// Measure what pins cost.
+    Pins {
+        quick: bool,
+    },
 }
 
 /// A run, or the check of one.
@@ -45,6 +49,12 @@ pub(crate) struct RunRequest {
 
 /// Reads the arguments (without the program's name).
 pub(crate) fn parse(arguments: &[String]) -> Result<Invocation, Vec<OptionError>> {
+    // A job file of this name is ./pins.
+    if let Some((first, rest)) = arguments.split_first()
+        && first == manual::PINS
+    {
+        return pins(rest).map_err(|error| vec![error]);
+    }
     let mut parser = Parser {
         request: RunRequest {
             formats: vec![Format::Normal],
@@ -86,6 +96,24 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Invocation, Vec<OptionError>
         )]);
     }
     Ok(Invocation::Run(Box::new(parser.request)))
+}
+
+/// The arguments behind `pins`.
+fn pins(arguments: &[String]) -> Result<Invocation, OptionError> {
+    let mut quick = false;
+    for (index, argument) in (2..).zip(arguments) {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--help" | "-h" => return Ok(Invocation::Print(crate::options::help::pins())),
+            other => {
+                return Err(OptionError::Grammar {
+                    origin: Origin::Argument { index },
+                    text: format!("'{other}': pins takes --quick and nothing else"),
+                });
+            }
+        }
+    }
+    Ok(Invocation::Pins { quick })
 }
 
 struct Parser {
@@ -262,6 +290,7 @@ mod tests {
         match parse(&arguments) {
             Ok(Invocation::Run(request)) => Ok(*request),
             Ok(Invocation::Print(text)) => Err(text),
+            Ok(Invocation::Pins { quick }) => Err(format!("pins, quick: {quick}")),
             Err(errors) => Err(errors[0].to_string()),
         }
     }
@@ -328,6 +357,17 @@ mod tests {
                 .starts_with("underpin-fio-")
         );
         assert!(run(&["--cmdhelp=bs"]).unwrap_err().starts_with("bs"));
+    }
+
+    /// `pins` is a word of its own in front, and a job file elsewhere.
+    #[test]
+    fn pins_is_no_job_file() {
+        assert_eq!(run(&["pins"]).unwrap_err(), "pins, quick: false");
+        assert_eq!(run(&["pins", "--quick"]).unwrap_err(), "pins, quick: true");
+        assert!(run(&["pins", "--help"]).unwrap_err().contains("ratio"));
+        let refused = run(&["pins", "--quik"]).unwrap_err();
+        assert!(refused.contains("argument 2") && refused.contains("--quick"));
+        assert!(run(&["./pins"]).unwrap_err().contains("cannot read"));
     }
 
     /// Several formats in one run.

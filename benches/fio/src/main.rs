@@ -19,6 +19,7 @@ mod histogram;
 mod job;
 mod layout;
 mod log;
+mod measure;
 mod options;
 mod pins;
 mod plan;

@@ -325,3 +325,26 @@ fn an_interrupted_run_gives_its_pages_back() {
     assert!(number(pages(&found), "pins") > 0);
     assert!(!complaints.contains("closing target"), "{complaints}");
 }
+
+/// `pins` measures and says what each ratio is held to; its lines are those that scripts read.
+#[test]
+fn pins_prints_ratios_and_bars() {
+    let text = succeed(ours().args(["pins", "--quick"]));
+    for name in [
+        "pin_hot",
+        "pin_random_batched",
+        "pin_two_threads",
+        "writeback_begin_end",
+    ] {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("ratio {name} ")));
+        let value: f64 = line.unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+        assert!(value > 0.0, "{text}");
+        assert!(text.contains(&format!("\nbar {name} at most ")), "{text}");
+    }
+    assert!(text.contains("quiet: "), "{text}");
+    let (result, _, stderr) = output(ours().args(["pins", "--fast"]));
+    assert_eq!(result.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--quick"), "{stderr}");
+}

@@ -20,6 +20,9 @@ enum Value {
 /// Shells with completion scripts.
 pub(crate) const SHELLS: &[&str] = &["bash", "elvish", "fish", "powershell", "zsh"];
 
+/// The word that asks for a measurement of pins instead of a run.
+pub(crate) const PINS: &str = "pins";
+
 /// The program's switches, as `--help` has them.
 const SWITCHES: &[(&str, Value, &str)] = &[
     (

@@ -1,0 +1,1 @@
+../../../pin_unpin/cache.rs
