@@ -178,6 +178,59 @@ fn clones_share_one_cache() {
     assert!(stderr.contains("is open with cache="), "{stderr}");
 }
 
+/// A file of the host, which stock fio and everybody else reads as it is: made as long as the job
+/// needs, synced, and not longer afterwards; one that is there keeps what the job does not write.
+#[test]
+fn a_file_of_the_host_has_what_the_device_had() {
+    let at = folder();
+    let fill = [
+        "--filename=emu:file=disk.img,size=2m",
+        "--ioengine=underpin",
+        "--bs=16k",
+        "--rw=write",
+        "--verify=crc32c",
+        "--name=fill",
+        "--size=1m",
+    ];
+    succeed(ours().current_dir(at.path()).args(fill));
+    let host = [
+        "--filename=emu:file=disk.img,size=2m",
+        "--target=host.file",
+        "--bs=16k",
+        "--size=1m",
+        "--fsync=8",
+        "--verify=crc32c",
+    ];
+    let found = report(read_job(&host), at.path(), &[]);
+    assert_eq!(pages(&found)["targets"][0], "host.file");
+    assert_eq!(number(pages(&found), "write_pins"), 256);
+    let device = std::fs::read(at.path().join("disk.img")).unwrap();
+    let file = std::fs::read(at.path().join("host.file")).unwrap();
+    assert!(file.len() == 1 << 20 && file[..] == device[..1 << 20]);
+    assert!(checks(at.path(), "host.file", "16k"));
+    // A part of it again, from a device of zeroes; then from the file to a device.
+    let part = ["--target=host.file", "--offset=64k", "--size=64k"];
+    succeed(read_job(&part).current_dir(at.path()));
+    let changed = std::fs::read(at.path().join("host.file")).unwrap();
+    assert_eq!(changed.len(), 1 << 20);
+    assert!(changed[65_536..131_072].iter().all(|byte| *byte == 0));
+    assert!(changed[..65_536] == file[..65_536] && changed[131_072..] == file[131_072..]);
+    let back = [
+        "--filename=emu:file=back.img,size=1m",
+        "--target=host.file",
+        "--rw=randwrite",
+        "--bs=8k",
+    ];
+    succeed(read_job(&back).current_dir(at.path()));
+    assert!(std::fs::read(at.path().join("back.img")).unwrap() == changed);
+    for (target, words) in [("/nonexistent/file", "No such file"), (".", "directory")] {
+        let target = format!("--target={target}");
+        let (result, _, stderr) = output(read_job(&[&target]).current_dir(at.path()));
+        assert_eq!(result.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+    }
+}
+
 /// A store that fails is told at the fsync, and a device that goes away is no hang; no page stays
 /// pinned (it would be told at the end).
 #[test]

@@ -14,6 +14,7 @@ pub(crate) mod uring;
 pub(crate) use devices::Devices;
 pub(crate) use targets::CacheWish;
 
+use crate::generate::Region;
 use crate::job::Target;
 use crate::pins::PinUse;
 use crate::sys::memory::AlignedBuffer;
@@ -179,7 +180,7 @@ pub(crate) struct Geometry {
     pub(crate) block_bytes: u32,
 }
 
-/// Does I/O for one job thread. Calls come as: `open`, `buffer` × depth, `ready`,
+/// Does I/O for one job thread. Calls come as: `open`, `cover`, `buffer` × depth, `ready`,
 /// then any number of `queue`…`commit`, `reap`.
 pub(crate) trait Engine: Sized {
     /// The memory this engine does I/O with.
@@ -198,6 +199,12 @@ pub(crate) trait Engine: Sized {
     /// What makes [`geometry`](Self::geometry) less than the whole target, if anything does.
     fn limited_by(&self) -> Option<String> {
         None
+    }
+
+    /// The job will use these parts and no others; where there is a file besides, it is made long
+    /// enough.
+    fn cover(&mut self, _regions: &[Region]) -> Result<(), EngineError> {
+        Ok(())
     }
 
     /// One buffer of at least `len_bytes`.

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use underpin::dma::SpaceId;
 use underpin::dma::rt::sync::Mutex;
-use underpin::fs::store::{Extent, ExtentQueue, PAGE_BYTES};
+use underpin::fs::store::{Extent, ExtentQueue, HostFile, HostFileError, HostFileOptions};
+use underpin::fs::store::{PAGE_BYTES, Store};
 use underpin::fs::{Cache, CacheOptions, File, FileError, Policy};
 use underpin::nvme::DeviceAddress;
-use underpin::{Error, Lba, Namespace, Nsid, QueueOptions};
+use underpin::{DeviceUrl, Error, Lba, Namespace, Nsid, QueueOptions};
 
 use super::{Devices, EngineError};
 use crate::job::Target;
@@ -134,6 +135,18 @@ fn close(open: Arc<OpenTarget>) -> Result<(), String> {
 }
 
 impl OpenTarget {
+    /// Makes it at least so long.
+    pub(crate) fn cover(&self, len_bytes: u64) -> Result<(), EngineError> {
+        let extended = self.file.extend(len_bytes);
+        extended.map_err(|error| EngineError::Device {
+            errno: error.errno(),
+            text: format!(
+                "target={} cannot be {len_bytes} bytes long: {error}",
+                self.name
+            ),
+        })
+    }
+
     /// How many bytes of a namespace, from its first on, have a byte of the file that is not one
     /// of themselves.
     pub(crate) fn room(&self, device: &DeviceAddress, namespace: &Namespace) -> u64 {
@@ -150,48 +163,85 @@ impl OpenTarget {
 }
 
 fn open(target: &Target, wish: CacheWish, devices: &Devices) -> Result<OpenTarget, EngineError> {
-    let failed = |errno: i32, why: &dyn std::fmt::Display| EngineError::Device {
-        errno,
-        text: format!("cannot open target={target}: {why}"),
+    let (store, place) = match target {
+        Target::Host(path) => (host_file(target, path)?, None),
+        Target::Extent {
+            device,
+            lba,
+            len_bytes,
+        } => {
+            let (extent, place) = extent(target, device, *lba, *len_bytes, devices)?;
+            (extent, Some(place))
+        }
     };
-    let Target::Extent {
-        device,
-        lba,
-        len_bytes,
-    } = target
-    else {
-        return Err(failed(libc::ENOSYS, &HOST_FILES));
-    };
-    let (controller, namespace) = devices.open(&device.to_string())?;
-    let lba_bytes = u64::from(namespace.lba_bytes());
-    let start = lba.saturating_mul(lba_bytes);
-    let rest = namespace.len_bytes().saturating_sub(start);
-    let len_bytes = len_bytes.unwrap_or(rest / PAGE_BYTES * PAGE_BYTES);
-    let queue = ExtentQueue::new(&controller, LANES, QueueOptions::default());
-    let queue = Arc::new(queue.map_err(|error: Error| failed(libc::EBUSY, &error))?);
-    let extent = Extent::existing(&queue, &namespace, Lba(*lba), len_bytes)
-        .map_err(|error| failed(libc::EINVAL, &error))?;
-    let cache = cache(wish, devices).map_err(|error| failed(error.errno(), &error))?;
+    let max_len_bytes = store.max_len_bytes();
     let policy = match wish.always_copy {
         true => Policy::AlwaysCopy,
         false => Policy::Wait,
     };
-    let file = cache
-        .open_with(Arc::new(extent), policy)
-        .map_err(|error| failed(error.errno(), &error))?;
+    let failed = |error: FileError| refuse(target, error.errno(), &error);
+    let cache = cache(wish, devices).map_err(failed)?;
+    let file = cache.open_with(store, policy).map_err(failed)?;
     Ok(OpenTarget {
         name: target.to_string(),
         cache,
         file,
         space: devices.space().id(),
-        max_len_bytes: len_bytes,
-        place: Some(Place {
-            device: device.device.clone(),
-            nsid: namespace.nsid(),
-            bytes: start..start.saturating_add(len_bytes),
-        }),
+        max_len_bytes,
+        place,
         wish,
     })
+}
+
+fn refuse(target: &Target, errno: i32, why: &dyn std::fmt::Display) -> EngineError {
+    EngineError::Device {
+        errno,
+        text: format!("cannot open target={target}: {why}"),
+    }
+}
+
+/// A file of the host, made if there is none.
+fn host_file(target: &Target, path: &str) -> Result<Arc<dyn Store>, EngineError> {
+    let options = HostFileOptions {
+        create: true,
+        ..HostFileOptions::default()
+    };
+    let file = HostFile::open(path, &options);
+    Ok(Arc::new(file.map_err(|error| {
+        refuse(target, errno_of(&error), &error)
+    })?))
+}
+
+fn errno_of(error: &HostFileError) -> i32 {
+    match error {
+        HostFileError::Os { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+        HostFileError::InUse { .. } => libc::EBUSY,
+        _ => libc::EINVAL,
+    }
+}
+
+/// A range of a device's blocks.
+fn extent(
+    target: &Target,
+    device: &DeviceUrl,
+    lba: u64,
+    len_bytes: Option<u64>,
+    devices: &Devices,
+) -> Result<(Arc<dyn Store>, Place), EngineError> {
+    let (controller, namespace) = devices.open(&device.to_string())?;
+    let start = lba.saturating_mul(u64::from(namespace.lba_bytes()));
+    let rest = namespace.len_bytes().saturating_sub(start);
+    let len_bytes = len_bytes.unwrap_or(rest / PAGE_BYTES * PAGE_BYTES);
+    let queue = ExtentQueue::new(&controller, LANES, QueueOptions::default());
+    let queue = Arc::new(queue.map_err(|error: Error| refuse(target, libc::EBUSY, &error))?);
+    let extent = Extent::existing(&queue, &namespace, Lba(lba), len_bytes)
+        .map_err(|error| refuse(target, libc::EINVAL, &error))?;
+    let place = Place {
+        device: device.device.clone(),
+        nsid: namespace.nsid(),
+        bytes: start..start.saturating_add(len_bytes),
+    };
+    Ok((Arc::new(extent), place))
 }
 
 fn cache(wish: CacheWish, devices: &Devices) -> Result<Cache, FileError> {
@@ -204,7 +254,3 @@ fn cache(wish: CacheWish, devices: &Devices) -> Result<Cache, FileError> {
     };
     Cache::new(devices.space(), options)
 }
-
-/// What cannot be done yet, and what can.
-pub(crate) const HOST_FILES: &str =
-    "files of the host cannot be targets yet; name blocks of a device, extent:URL";

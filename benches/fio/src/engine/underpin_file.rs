@@ -20,6 +20,7 @@ use super::underpin::{no_queue_left, note_depth};
 use super::{Devices, Done, Engine, EngineError, Geometry, IoBuffer, IoFailure, Note, Op};
 use super::{OpenRequest, Refused, Request, Unit};
 use crate::clock;
+use crate::generate::Region;
 use crate::pins::PinUse;
 use crate::sys::pinned::Pinned;
 
@@ -336,6 +337,12 @@ impl Engine for UnderpinFile {
             true => format!("what lies in front of target={name} on the same namespace"),
             false => format!("target={name}"),
         })
+    }
+
+    fn cover(&mut self, regions: &[Region]) -> Result<(), EngineError> {
+        let end = |region: &Region| region.start + region.len;
+        self.target
+            .cover(regions.iter().map(end).max().unwrap_or(0))
     }
 
     fn buffer(&mut self, len_bytes: u32) -> Result<FileBuffer, EngineError> {

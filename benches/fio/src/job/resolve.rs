@@ -11,8 +11,7 @@ use underpin::fs::store::PAGE_BYTES;
 use underpin::nvme::{DeviceAddress, DeviceUrlError};
 
 use super::value::{MAX_BLOCK_BYTES, Value};
-use super::{EngineKind, JobSpec, Mix, Target};
-use crate::engine::targets::HOST_FILES;
+use super::{EngineKind, JobSpec, Mix};
 use crate::options::ini::expand_environment;
 use crate::options::suggest;
 use crate::options::table::{self, Id, Kind, Known, OptionDef};
@@ -461,16 +460,12 @@ fn check_target(spec: &JobSpec, problems: &mut Vec<String>, notes: &mut Vec<Stri
         }
         return;
     }
-    match &spec.target {
-        None => problems.push(
+    if spec.target.is_none() {
+        problems.push(
             "ioengine=underpin-file needs target=FILE, whose pages the device reads and writes, \
-             for example extent:emu:size=64m"
+             for example /tmp/file or extent:emu:size=64m"
                 .to_owned(),
-        ),
-        Some(target @ Target::Host(_)) => {
-            problems.push(format!("target={target}: {HOST_FILES}"));
-        }
-        Some(Target::Extent { .. }) => {}
+        );
     }
     // All clones may pin as much as they have in flight, and something must be left to write back.
     let block = u64::from(spec.block_bytes[0].max(spec.block_bytes[1])).div_ceil(PAGE_BYTES);

@@ -145,7 +145,7 @@ options! {
     Filename "filename" [] Kind::Text, "JOB.NUMBER.FILE in directory",
         "What to do I/O on. psync and io_uring: one or more files separated by ':' (write '\\:' for a colon in a name); $jobname and $jobnum are replaced. underpin: one device URL such as emu:size=1g, emu:file=/tmp/disk.img,size=64m?ns=1 or pci:0000:01:00.0, in which ':' separates nothing.";
     Target "target" [] Kind::Text, "none",
-        "underpin-file: the file whose pages the device reads and writes, byte for byte at the same offset: extent:URL for the blocks of a device, as in extent:emu:size=64m?ns=1&lba=0&len=32m (quote it for a shell). Jobs with one target share it and its cache, which stay open until the run is over.";
+        "underpin-file: the file whose pages the device reads and writes, byte for byte at the same offset: the path of a file of the host, made if need be, or extent:URL for the blocks of a device, as in extent:emu:size=64m?ns=1&lba=0&len=32m (quote it for a shell). Jobs with one target share it and its cache, which stay open until the run is over.";
     Cache "cache" [] Kind::Amount, "64m",
         "underpin-file: memory of the cache that the pages of target are in.";
     AlwaysCopy "always_copy" [] Kind::Switch, "0",

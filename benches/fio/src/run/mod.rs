@@ -170,6 +170,7 @@ fn run_on<E: Engine>(
         .files
         .store(targets.len() as u32, Ordering::Relaxed);
     let regions = regions(spec, thread.clone, &targets, &engine)?;
+    engine.cover(&regions)?;
     let units = units(spec, &mut engine, depth, buffer_bytes)?;
     if spec.invalidate {
         engine.drop_caches();
