@@ -477,7 +477,7 @@ fn an_expired_page_is_copied_by_the_background() {
     let options = CacheOptions {
         flusher: true,
         age: Duration::from_millis(50),
-        expiry: Duration::from_millis(400),
+        expiry: Duration::from_secs(3),
         background_percent: 100,
         ..options()
     };

@@ -44,7 +44,7 @@ fn rig(device: &str, lanes: usize) -> Rig {
     let config: EmulatorConfig = device.parse().unwrap();
     let emulator = Emulator::new(config.with_referee(Arc::clone(&referee))).unwrap();
     let options = ControllerOptions {
-        command_timeout: Duration::from_millis(500),
+        command_timeout: Duration::from_secs(5),
         ..ControllerOptions::default()
     };
     emulator.start_thread().unwrap();
