@@ -53,7 +53,9 @@ pub enum Failure {
         csts: u32,
     },
     /// The device's registers read as all ones, or as zero where that cannot be.
-    #[error("the device is gone: {register} reads {value:#x}")]
+    #[error(
+        "the device is gone, or somebody resets its function just now: {register} reads {value:#x}"
+    )]
     Gone {
         /// Which register was read.
         register: &'static str,
