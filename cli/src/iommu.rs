@@ -3,10 +3,7 @@
 use crate::machine::Machine;
 use crate::sysfs;
 use serde::Serialize;
-use underpin::nvme::PciClass;
-
-/// Drivers that let the other functions of a group be used by VFIO.
-const HARMLESS: [&str; 2] = ["pci-stub", "pcieport"];
+use underpin::nvme::{PciClass, shares_group_with_vfio};
 
 /// What is in the same group as a function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,7 +39,7 @@ impl Group {
             // pcieport as a rule.
             let class = sysfs::class(&machine.function(&address));
             let is_bridge = class.is_some_and(PciClass::is_bridge);
-            let lets = |driver: &String| is_vfio(driver) || HARMLESS.contains(&driver.as_str());
+            let lets = |driver: &String| shares_group_with_vfio(driver);
             Member {
                 blocks: !is_bridge && !driver.as_ref().is_none_or(lets),
                 address,
@@ -68,9 +65,4 @@ impl Group {
         });
         named.collect::<Vec<_>>().join(", ")
     }
-}
-
-/// vfio-pci, or a driver made of it for one kind of device (nvme-vfio-pci, mlx5-vfio-pci).
-fn is_vfio(driver: &str) -> bool {
-    driver == "vfio-pci" || driver.ends_with("-vfio-pci") || driver.ends_with("_vfio_pci")
 }

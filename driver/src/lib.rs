@@ -36,6 +36,7 @@ mod slots;
 mod stats;
 pub mod transport;
 mod url;
+mod vfio_drivers;
 mod wait;
 
 pub use commands::{
@@ -55,6 +56,7 @@ pub use slots::Token;
 pub use stats::{ControllerCounts, ControllerStats, QueueStats, StatusCount};
 pub use transport::{Transport, TransportError};
 pub use url::{DeviceAddress, DeviceUrl, DeviceUrlError};
+pub use vfio_drivers::{is_vfio_driver, shares_group_with_vfio};
 pub use wait::{Armed, Waiting};
 
 pub use underpin_dma as dma;

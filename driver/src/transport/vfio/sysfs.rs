@@ -1,6 +1,6 @@
 //! What stands between a user and a function, as the system's files show it: is it there, whose is
 //! it, is there an IOMMU, may its group be opened. Each fault is one message with the next step.
-use crate::{PciAddress, PciClass};
+use crate::{PciAddress, PciClass, is_vfio_driver, shares_group_with_vfio};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ impl Places {
             );
         };
         match link(&folder.join("driver")).as_deref() {
-            Some(driver) if is_vfio(driver) => {}
+            Some(driver) if is_vfio_driver(driver) => {}
             Some(other) => {
                 return Err(format!(
                     "it belongs to the driver {other}; `underpin bind pci:{address}` (as root) gives it to VFIO"
@@ -104,7 +104,7 @@ impl Places {
     /// driver, and then the kernel says so itself.
     fn check_viable(&self, folder: &Path, group: u32) -> Result<(), String> {
         let others = self.others(folder, |driver, class| {
-            !tolerates(driver) && !class.is_some_and(PciClass::is_bridge)
+            !shares_group_with_vfio(driver) && !class.is_some_and(PciClass::is_bridge)
         });
         match others.is_empty() {
             true => Ok(()),
@@ -115,7 +115,7 @@ impl Places {
     /// Why the kernel finds the group not viable: whoever has one of its devices.
     pub(super) fn not_viable(&self, function: &Function) -> String {
         let folder = self.function(function.address);
-        let others = self.others(&folder, |driver, _class| !tolerates(driver));
+        let others = self.others(&folder, |driver, _class| !shares_group_with_vfio(driver));
         not_viable(function.group, &others)
     }
 
@@ -191,20 +191,9 @@ fn not_viable(group: u32, others: &[String]) -> String {
     )
 }
 
-/// Drivers that VFIO's users can share a group with: its own, and those that the kernel marks as
-/// doing no DMA of their own (`driver_managed_dma` in drivers/pci).
-fn tolerates(driver: &str) -> bool {
-    is_vfio(driver) || matches!(driver, "pci-stub" | "pcieport")
-}
-
 /// A function's class, where there is one to be read.
 fn class(folder: &Path) -> Option<PciClass> {
     read(&folder.join("class"))?.parse().ok()
-}
-
-/// VFIO's own driver, or one made of it for some devices, such as `mlx5_vfio_pci`.
-fn is_vfio(driver: &str) -> bool {
-    driver.replace('_', "-").ends_with("vfio-pci")
 }
 
 /// Why a node cannot be opened, and what to do.
@@ -214,6 +203,10 @@ pub(super) fn refusal(node: &Path, error: &io::Error, address: PciAddress) -> St
         ErrorKind::NotFound if node.ends_with("vfio/vfio") => format!(
             "{shown} is missing: load VFIO with `modprobe vfio_iommu_type1`, or give it to the \
              container with --device {shown}"
+        ),
+        ErrorKind::NotFound if node.ends_with("dev/iommu") => format!(
+            "{shown} is missing: load it with `modprobe iommufd`, or give it to the container with \
+             --device {shown}"
         ),
         ErrorKind::NotFound => format!(
             "{shown} is missing: `underpin bind pci:{address}` makes it; a container needs \
@@ -346,6 +339,7 @@ mod tests {
         std::fs::remove_file(system.path("dev/vfio/7")).unwrap();
         let refused = system.open().unwrap_err();
         assert!(refused.contains("dev/iommu is missing"), "{refused}");
+        assert!(refused.contains("`modprobe iommufd`"), "{refused}");
     }
 
     /// One thing wrong at a time: the message names it and the command that helps.
