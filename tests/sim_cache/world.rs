@@ -481,7 +481,7 @@ impl World {
             return Ok(());
         }
         // Where the device fails half way, zeroes may have gone out already.
-        for block in end..PAGES * BLOCKS {
+        for block in end..end.next_multiple_of(BLOCKS) {
             self.blocks[file][block / BLOCKS][block % BLOCKS].begin(ZERO);
         }
         self.files[file].truncate((blocks * BLOCK_BYTES) as u64)?;
