@@ -1,6 +1,6 @@
 //! A range of a namespace's blocks as the store of one file: pages are where their number says.
 //! It has no metadata: length and holes are known while it is open.
-use super::{PAGE_BYTES, Store, StoreError, Ticket, Work};
+use super::{Done, PAGE_BYTES, Store, StoreError, Ticket, Work};
 use crossbeam::queue::SegQueue;
 use std::fmt;
 use std::ops::Range;
@@ -73,11 +73,35 @@ pub struct Extent {
     blocks_a_page: u64,
     pages: u64,
     len_bytes: AtomicU64,
-    /// A bit for each page that has been written, or was there already: the others are zero.
-    written: Box<[AtomicU64]>,
+    written: Arc<Written>,
     /// Commands that the queue has no room for, in order; and how many, to be looked at cheaply.
     kept: SegQueue<Work>,
     kept_count: AtomicUsize,
+}
+
+/// A bit for each page that has been written, or was there already: the others are zero.
+#[derive(Debug)]
+struct Written(Box<[AtomicU64]>);
+
+impl Written {
+    fn bit(&self, page: u64) -> Option<(&AtomicU64, u64)> {
+        let word = usize::try_from(page / 64).ok()?;
+        Some((self.0.get(word)?, 1 << (page % 64)))
+    }
+}
+
+impl Done for Written {
+    /// Only what is on the device is read from it: of a write that failed, nobody knows what is.
+    fn done(&self, first_page: u64, pages: u64, result: Result<(), StoreError>) {
+        if result.is_err() {
+            return;
+        }
+        for page in first_page..first_page + pages {
+            if let Some((word, bit)) = self.bit(page) {
+                word.fetch_or(bit, Ordering::AcqRel);
+            }
+        }
+    }
 }
 
 impl Extent {
@@ -141,22 +165,31 @@ impl Extent {
             blocks_a_page: PAGE_BYTES / lba_bytes,
             pages,
             len_bytes: AtomicU64::new(len_bytes),
-            written: (0..pages.div_ceil(64))
-                .map(|_| AtomicU64::new(written))
-                .collect(),
+            written: {
+                let words = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(written));
+                Arc::new(Written(words.collect()))
+            },
             kept: SegQueue::new(),
             kept_count: AtomicUsize::new(0),
         })
     }
 
-    fn bit(&self, page: u64) -> Option<(&AtomicU64, u64)> {
-        let word = usize::try_from(page / 64).ok()?;
-        Some((self.written.get(word)?, 1 << (page % 64)))
+    /// The work again, unless it does not lie within the extent: other blocks are others'.
+    fn inside(&self, work: Work) -> Option<Work> {
+        let end = work.first_page().checked_add(work.pages());
+        if end.is_some_and(|end| end <= self.pages) {
+            return Some(work);
+        }
+        work.end(Err(StoreError::TooLong {
+            len_bytes: end.unwrap_or(u64::MAX).saturating_mul(PAGE_BYTES),
+            max_len_bytes: self.max_len_bytes(),
+        }));
+        None
     }
 
     fn set_holes(&self, pages: Range<u64>) {
         for page in pages.start..pages.end.min(self.pages) {
-            if let Some((word, bit)) = self.bit(page) {
+            if let Some((word, bit)) = self.written.bit(page) {
                 word.fetch_and(!bit, Ordering::AcqRel);
             }
         }
@@ -274,11 +307,15 @@ impl Store for Extent {
     fn give_back(&self, _page: u64) {}
 
     fn is_hole(&self, page: u64) -> bool {
-        self.bit(page)
+        self.written
+            .bit(page)
             .is_none_or(|(word, bit)| word.load(Ordering::Acquire) & bit == 0)
     }
 
     fn read(&self, work: Work) {
+        let Some(work) = self.inside(work) else {
+            return;
+        };
         let pages = work.first_page()..work.first_page() + work.pages();
         if !pages.clone().any(|page| self.is_hole(page)) {
             return self.begin(work);
@@ -303,13 +340,9 @@ impl Store for Extent {
     }
 
     fn write(&self, work: Work) {
-        // From now on they are read from the device; until the end of this nobody does.
-        for page in work.first_page()..work.first_page() + work.pages() {
-            if let Some((word, bit)) = self.bit(page) {
-                word.fetch_or(bit, Ordering::AcqRel);
-            }
+        if let Some(work) = self.inside(work) {
+            self.begin(work.tell_store(Arc::clone(&self.written) as _));
         }
-        self.begin(work);
     }
 
     fn flush(&self, work: Work) {

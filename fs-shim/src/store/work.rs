@@ -26,6 +26,8 @@ pub struct Work {
 pub struct Ticket {
     first_page: u64,
     pages: u64,
+    /// The store's own, told before the pages' states change.
+    store: Option<Arc<dyn Done>>,
     done: Option<Arc<dyn Done>>,
 }
 
@@ -38,6 +40,7 @@ impl Work {
             ticket: Ticket {
                 first_page,
                 pages,
+                store: None,
                 done: Some(done),
             },
         }
@@ -66,6 +69,14 @@ impl Work {
     /// Its memory.
     pub const fn run(&self) -> &PageRun {
         &self.run
+    }
+
+    /// Has the store itself told of the end, too, and before the pages' states say so: what it
+    /// keeps of its pages must be right by the time that one of them may be evicted. It is not told
+    /// of work that is dropped.
+    pub fn tell_store(mut self, store: Arc<dyn Done>) -> Self {
+        self.ticket.store = Some(store);
+        self
     }
 
     /// The memory, which a device may own, and what belongs with it.
@@ -97,6 +108,9 @@ impl Ticket {
 
     /// The command has ended: so have the pages of its run, and then whoever waits for it is told.
     pub fn end(mut self, run: PageRun, result: Result<(), StoreError>) {
+        if let Some(store) = self.store.take() {
+            store.done(self.first_page, self.pages, result.clone());
+        }
         run.end(result.is_ok());
         if let Some(done) = self.done.take() {
             done.done(self.first_page, self.pages, result);
