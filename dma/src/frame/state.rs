@@ -222,7 +222,11 @@ impl StateWord {
             wake: old.has(State::WAIT),
             freed: false,
         };
-        (whose, told.and(self.try_free()))
+        // Who cuts the page off after this step frees it, too.
+        match old.has(State::DEAD) {
+            true => (whose, told.and(self.try_free())),
+            false => (whose, told),
+        }
     }
 
     /// The page is cut off its file. The caller holds a pin of either kind until its slot in the
