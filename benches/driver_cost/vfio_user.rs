@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 use underpin::dma::DmaSpace;
-use underpin::dma::rt::thread;
+use underpin::dma::rt::{Instant, thread};
 use underpin::emulator::serve::{ServeOptions, Served};
 use underpin::{Controller, ControllerOptions};
 
@@ -25,6 +25,10 @@ pub(crate) struct VfioUser {
     pub(crate) bare_iops: Spread,
     /// Of the rounds' quotients.
     pub(crate) ratio: Spread,
+    /// Of reads one by one: what a submission with its doorbell takes, and what the poll takes that
+    /// finds the completion; ns, a look at the clock included.
+    pub(crate) submit_ns: Spread,
+    pub(crate) complete_ns: Spread,
     /// Of our arm: doorbell messages sent by the driver per thousand reads.
     pub(crate) messages_per_1000: f64,
 }
@@ -125,6 +129,32 @@ fn slice(host: &mut OurHost, depth: usize) -> Result<Slice, String> {
     Ok(slice)
 }
 
+/// So many reads, one by one.
+const ONE_BY_ONE: usize = 1 << 16;
+
+/// What the calls of a read take by themselves.
+fn calls(host: &mut OurHost) -> (Spread, Spread) {
+    let (mut submits, mut completes) = (Vec::new(), Vec::new());
+    for _ in 0..ONE_BY_ONE {
+        host.prepare(1);
+        let began = Instant::now();
+        host.submit(1);
+        let mut looked = Instant::now();
+        submits.push(looked.since(began).as_nanos() as f64);
+        // A failed host never completes anything; its trouble is told by `check`.
+        for _ in 0..1 << 24 {
+            let done = host.poll();
+            let now = Instant::now();
+            if done > 0 {
+                completes.push(now.since(looked).as_nanos() as f64);
+                break;
+            }
+            looked = now;
+        }
+    }
+    (Spread::of(submits), Spread::of(completes))
+}
+
 /// Measures at `depth`.
 pub(crate) fn vfio_user(depth: u16, cores: Option<Cores>) -> Result<VfioUser, Box<dyn Error>> {
     let mut server = Cores::start_device(cores, Server::start)?;
@@ -142,6 +172,7 @@ pub(crate) fn vfio_user(depth: u16, cores: Option<Cores>) -> Result<VfioUser, Bo
             &mut || bare_slice(&bare_space, count, cores),
         ],
     )?;
+    let (submit_ns, complete_ns) = calls(&mut host);
     host.check(server.read_so_far()?.since(before))?;
     let stats = host.stats();
     let iops = |slices: &[Slice]| Spread::of(slices.iter().map(|slice| slice.iops()));
@@ -150,6 +181,8 @@ pub(crate) fn vfio_user(depth: u16, cores: Option<Cores>) -> Result<VfioUser, Bo
         ours_iops: iops(&ours),
         bare_iops: iops(&bare),
         ratio: Spread::of(paired(&ours, &bare, quotient)),
+        submit_ns,
+        complete_ns,
         messages_per_1000: stats.register_writes as f64 / stats.commands as f64 * 1000.0,
     })
 }

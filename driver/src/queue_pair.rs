@@ -251,6 +251,14 @@ impl<B: Payload> QueuePair<B> {
         }
     }
 
+    /// Requests whose end was not told; what is in quarantine is owed to nobody.
+    pub(crate) fn owed(&self) -> usize {
+        match self.controller.health.is_failed() && !self.queue().is_owed() {
+            true => 0,
+            false => self.queue().in_flight(),
+        }
+    }
+
     /// The space that its controller's memory comes from.
     pub(crate) fn space(&self) -> crate::dma::DmaSpace {
         self.controller.space.clone()

@@ -92,7 +92,8 @@ impl<B: Payload> SharedQueue<B> {
         self.lanes.len()
     }
 
-    /// Requests in flight; a hint while other threads are at work.
+    /// Requests whose end was not told yet; a hint while other threads are at work. Those of a failed
+    /// controller are told as lost, and count no longer then, though their buffers stay in quarantine.
     pub fn in_flight(&self) -> usize {
         let lanes = self.lanes.iter();
         lanes
@@ -173,7 +174,7 @@ impl<B: Payload> SharedQueue<B> {
             };
             let Inner { queue, ended } = &mut *inner;
             queue.poll(BATCH, |completion| ended.push(completion));
-            lane.in_flight.store(queue.in_flight(), Ordering::Release);
+            lane.in_flight.store(queue.owed(), Ordering::Release);
             if ended.is_empty() {
                 continue;
             }

@@ -136,7 +136,10 @@ impl Config<'_> {
     /// its answer comes behind whatever it wrote before (PCI Express Base 4.0, 2.4.1: a completion
     /// does not pass posted writes).
     pub(super) fn stop_bus_master(self, was: Identity) -> Result<(), ConfigError> {
-        let written = self.header()?.command & !MASTER;
+        // With memory on: a device that was reset behind our back says that it is off, and for whoever
+        // writes that back the kernel takes the mapping of the registers away, under the feet of queues
+        // that still look at them. Written as it was, the kernel restores the registers' place.
+        let written = (self.header()?.command | MEMORY) & !MASTER;
         self.set_command(written)?;
         let header = self.header()?;
         let found = header.identity;
@@ -193,6 +196,22 @@ mod tests {
         );
         config.stop_bus_master(WAS).unwrap();
         assert_eq!(config.header().unwrap().command, 0x100 | MEMORY | NO_INTX);
+    }
+
+    /// A device that was reset behind our back has its registers off. They are on when the bus master
+    /// is stopped: queues may look at them until the device is let go.
+    #[test]
+    fn registers_are_on_while_the_bus_master_is_stopped() {
+        let mut bytes = NVME;
+        bytes[4] = 0;
+        let file = function(bytes);
+        let config = Config {
+            file: &file,
+            offset: OFFSET,
+        };
+        assert_eq!(config.header().unwrap().command, 0);
+        config.stop_bus_master(WAS).unwrap();
+        assert_eq!(config.header().unwrap().command, MEMORY);
     }
 
     /// All ones, all zero, another device, and a file that ends are no proof that DMA is over.
