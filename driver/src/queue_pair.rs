@@ -304,13 +304,18 @@ impl<B: Payload> QueuePair<B> {
     }
 
     /// Tells the device of everything submitted since the last ring: one doorbell for a batch.
+    ///
+    /// Never waits, with one exception: of a vfio-user server that has neither doorbells to map nor
+    /// shadow doorbells it is a message, and when the socket is full of those because the server is
+    /// frozen, one call waits for as long as a message may take, after which the controller has failed.
     #[inline]
     pub fn ring(&mut self) {
         self.queue_mut().ring();
     }
 
     /// Takes up to `budget` requests that have ended and gives each to `each`; returns how many.
-    /// Rings first if something was submitted since the last ring. Never waits.
+    /// Rings first if something was submitted since the last ring. Waits no more than
+    /// [`ring`](Self::ring).
     ///
     /// When the controller fails, every request in flight ends here with
     /// [`CommandError::Lost`] and without its buffer.
