@@ -194,7 +194,9 @@ impl<B: Payload> QueuePair<B> {
     /// assert_eq!(ended, Some(token));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    // Always: as a call, which the compiler makes of it where it has more callers than one, request
+    // and buffer go through memory, and 128 reads in flight over vfio-user were 18 % fewer a second.
+    #[inline(always)]
     pub fn submit(&mut self, io: Io, buffer: B) -> Result<Token, Refused<B>> {
         // Not `queue_mut`: where something can panic while the buffer is on its way, the compiler
         // keeps a copy of it for the unwinding. The same for the request, were it passed on whole.

@@ -14,6 +14,12 @@ const ONE_LOCK: usize = 4 * BUDGET;
 const LOCKS: usize = 16;
 /// Looks that found nothing, before a step says that the controller is idle.
 const LOOKS: usize = 16;
+/// Commands in one batch from which on a host is taken to keep many in flight. It waits for no
+/// single one, so looks may come seldom: where host and controller are the two threads of one
+/// core, each look takes issue slots from the host. Seen at 128 in flight: 4 % more a second.
+const DEEP: usize = 16;
+/// Pauses between two looks then.
+const DEEP_PAUSES: usize = 4;
 
 /// How long a doorbell in a page that a peer writes may stay unseen.
 const WATCH: Duration = Duration::from_millis(1);
@@ -68,12 +74,13 @@ impl Core {
             now,
             timed: true,
         };
-        let (mut all, mut looks) = (0, 0);
+        let (mut all, mut looks, mut pauses) = (0, 0, 1);
         while all < ONE_LOCK && looks < LOOKS {
             let done = machine.batch(&cx, BUDGET);
             if done != 0 {
                 all += done;
                 looks = 0;
+                pauses = if done < DEEP { 1 } else { DEEP_PAUSES };
                 if !machine.is_fast() {
                     // Delays and the like want the time.
                     break;
@@ -81,7 +88,7 @@ impl Core {
                 continue;
             }
             looks += 1;
-            std::hint::spin_loop();
+            (0..pauses).for_each(|_| std::hint::spin_loop());
         }
         // Not at the first look that finds nothing: a busy host is only about to ring.
         if all != 0 {
