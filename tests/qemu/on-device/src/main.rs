@@ -2,6 +2,7 @@
 //! memory taken away behind the driver's back, answers compared with another tool's.
 //! Everything here writes to the device's first namespace.
 
+mod cost;
 mod fields;
 mod load;
 mod meddle;
@@ -23,6 +24,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Measures submit, ring and poll by the guest's clock, the device's time left out
+    Cost(cost::CostArgs),
     /// Keeps reads and writes in flight until the controller fails, and says how that went.
     /// Prints `loaded` once it has done some work
     Load(load::LoadArgs),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     let done = match Args::parse().what {
+        What::Cost(args) => cost::run(&args),
         What::Load(args) => load::run(&args),
         What::Pair { first, second } => pair::run(&first, &second),
         What::Reset { url, none } => reset::run(&url, !none),
