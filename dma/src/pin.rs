@@ -52,7 +52,7 @@ impl Held {
         if let Some(word) = self.table.word(self.frame)
             && word.unpin(pin)
         {
-            self.release();
+            release(self.table, self.frame);
         }
     }
 
@@ -77,12 +77,14 @@ impl Held {
     fn do_settle(&self, due: Due, page: Option<PageKey>) {
         self.table.with(self.frame, |place| place.settle(due, page));
     }
+}
 
-    #[cold]
-    #[inline(never)]
-    fn release(&self) {
-        self.table.with(self.frame, |place| place.release());
-    }
+/// The last pin of a page has gone, and somebody waits for that or the page is no more. By value, so
+/// that no pin is put into memory for a call that is seldom made.
+#[cold]
+#[inline(never)]
+fn release(table: &'static Table, frame: u32) {
+    table.with(frame, |place| place.release());
 }
 
 /// A page that a device may write, until this is dropped.
@@ -518,23 +520,58 @@ impl WritePins {
             _ => self.table = Some(table),
         }
         let had = self.frames.len();
-        self.frames.reserve(pages.len());
-        for part in pages.chunks(BATCH) {
+        // Listed before they are pinned: between the locked steps nothing else is to be written.
+        self.frames.extend(pages.iter().map(|(frame, _)| frame));
+        let words = table.words();
+        let mut before = [State::free(0); BATCH];
+        for (part, first) in pages.chunks(BATCH).zip((0..).step_by(BATCH)) {
             for (frame, _) in part {
-                if let Some(word) = table.word(*frame) {
+                if let Some(word) = words.get(*frame as usize) {
                     barrier::prefetch_to_write(word);
                 }
             }
-            for (frame, generation) in part {
-                let pinned = frames.frame(*frame, *generation).count_write(cover);
-                if let Err(why) = pinned {
-                    let at = self.frames.len() - had;
-                    self.unpin_from(had);
-                    return Err((at, why));
-                }
-                self.frames.push(*frame);
+            for ((at, &(frame, generation)), before) in part.iter().enumerate().zip(&mut before) {
+                let word = words.get(frame as usize);
+                *before = match word.and_then(|word| word.pin_whichever(Pin::Write)) {
+                    Some(state) => state,
+                    None => {
+                        self.grant(frames, had, pages, first + at, cover)?;
+                        State::free(generation)
+                    }
+                };
+            }
+            // R12: a frame that is another page's by now was only kept from being reused meanwhile.
+            let mut both = part.iter().zip(&before);
+            if let Some(at) = both.position(|(page, before)| before.generation() != page.1) {
+                self.frames.truncate(had + first + part.len());
+                self.unpin_from(had);
+                return Err((first + at, PinError::Moved));
             }
         }
+        Ok(())
+    }
+
+    /// Pins the page at `at` the long way. Foreign code may run: whatever that does, the list holds
+    /// no page that is not pinned.
+    #[cold]
+    #[inline(never)]
+    fn grant(
+        &mut self,
+        frames: &Frames,
+        had: usize,
+        pages: &[(u32, u16)],
+        at: usize,
+        cover: Cover,
+    ) -> Result<(), (usize, PinError)> {
+        self.frames.truncate(had + at);
+        let rest = pages.get(at..).unwrap_or_default();
+        if let Some(&(frame, generation)) = rest.first()
+            && let Err(why) = frames.frame(frame, generation).grant(cover)
+        {
+            self.unpin_from(had);
+            return Err((at, why));
+        }
+        self.frames.extend(rest.iter().map(|(frame, _)| frame));
         Ok(())
     }
 
@@ -592,9 +629,18 @@ impl WritePins {
         let Some(table) = self.table else {
             return;
         };
-        for frame in self.frames.drain(at..) {
-            Held { table, frame }.unpin(Pin::Write);
+        // Taken out of the list first: a waker is foreign code, and none may be unpinned twice.
+        let mut frames = std::mem::take(&mut self.frames);
+        let words = table.words();
+        for &frame in frames.get(at..).unwrap_or_default() {
+            if let Some(word) = words.get(frame as usize)
+                && word.unpin(Pin::Write)
+            {
+                release(table, frame);
+            }
         }
+        frames.truncate(at);
+        self.frames = frames;
     }
 }
 

@@ -2,7 +2,7 @@
 //! reservation is where it belongs, and memory goes when nobody holds a frame of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 use underpin_dma::frame::{
     Beginning, Blocked, Decision, Frames, Intent, Owner, PageKey, Pin, PinError, ReserveError,
     State,
@@ -18,6 +18,8 @@ struct Store {
     room: AtomicI64,
     dirtied: AtomicU64,
     freed: AtomicU64,
+    /// Panics where it would be full.
+    panics: AtomicBool,
 }
 
 impl Store {
@@ -27,6 +29,7 @@ impl Store {
             room: AtomicI64::new(room),
             dirtied: AtomicU64::new(0),
             freed: AtomicU64::new(0),
+            panics: AtomicBool::new(false),
         })
     }
     fn reserved(&self) -> i64 {
@@ -44,6 +47,7 @@ impl Owner for Store {
     fn reserve(&self, _page: PageKey) -> Result<(), ReserveError> {
         if self.room.fetch_sub(1, SeqCst) <= 0 {
             self.room.fetch_add(1, SeqCst);
+            assert!(!self.panics.load(SeqCst), "the store has a fault");
             return Err(ReserveError::Full);
         }
         self.reserved.fetch_add(1, SeqCst);
@@ -118,6 +122,61 @@ fn a_full_store_is_the_pins_error() {
         assert_eq!(frames.state(frame).unwrap().pins(Pin::Write), 0);
     }
     assert_eq!(store.reserved(), 1);
+}
+
+/// R5, R12: of many pages one is another's by now: none stays pinned, not even those behind it
+/// whose counts went up with the same batch; what was pinned before stays.
+#[test]
+fn many_pins_with_a_page_that_moved() {
+    let store = Store::with_room(100);
+    let (_space, frames) = frames(80, &store);
+    let alloc = |n| (n, frames.alloc(n, Beginning::Uptodate).unwrap());
+    let mut pages: Vec<_> = (0..80).map(alloc).collect();
+    // All of them fast pins from now on.
+    for &(frame, generation) in &pages {
+        drop(
+            frames
+                .frame(frame, generation)
+                .pin_write(Cover::Part)
+                .unwrap(),
+        );
+    }
+    let mut pins = WritePins::with_capacity(80);
+    pins.pin(&frames, &pages[..3], Cover::Part).unwrap();
+    pages[45].1 = pages[45].1.wrapping_add(1);
+    let refused = pins.pin(&frames, &pages[3..], Cover::Part).unwrap_err();
+    assert_eq!(refused, (42, PinError::Moved));
+    assert_eq!(pins.frames(), [0, 1, 2]);
+    for frame in 0..80 {
+        let count = frames.state(frame).unwrap().pins(Pin::Write);
+        assert_eq!(count, u64::from(frame < 3), "frame {frame}");
+    }
+    drop(pins);
+    assert_eq!(frames.state(0).unwrap().pins(Pin::Write), 0);
+}
+
+/// R5: a store that panics in the middle of many pins leaves those before it pinned and listed, and
+/// no other.
+#[test]
+fn many_pins_and_a_store_that_panics() {
+    let store = Store::with_room(40);
+    let (_space, frames) = frames(50, &store);
+    let alloc = |n| (n, frames.alloc(n, Beginning::Uptodate).unwrap());
+    let pages: Vec<_> = (0..50).map(alloc).collect();
+    store.panics.store(true, SeqCst);
+    let mut pins = WritePins::with_capacity(50);
+    let pin = std::panic::AssertUnwindSafe(|| pins.pin(&frames, &pages, Cover::Part));
+    assert!(std::panic::catch_unwind(pin).is_err());
+    assert_eq!(pins.len(), 40);
+    for frame in 0..40 {
+        assert_eq!(frames.state(frame).unwrap().pins(Pin::Write), 1);
+    }
+    drop(pins);
+    // The count of the page whose store panicked stays up: nobody knows what it was given.
+    for frame in (0..50).filter(|&frame| frame != 40) {
+        let count = frames.state(frame).unwrap().pins(Pin::Write);
+        assert_eq!(count, 0, "frame {frame}");
+    }
 }
 
 /// A writeback and a fill that are dropped have failed; nothing stays in flight.

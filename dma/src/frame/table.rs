@@ -86,6 +86,12 @@ impl Table {
         self.words.get(PAD + frame as usize)
     }
 
+    /// The words of all frames, for whoever steps many: looked up once.
+    #[inline(always)]
+    pub(crate) fn words(&self) -> &[StateWord] {
+        self.words.get(PAD..).unwrap_or_default()
+    }
+
     #[inline(always)]
     pub(crate) fn iova(&self, frame: u32) -> Iova {
         Iova::new(self.iova.load(Ordering::Relaxed) + u64::from(frame) * FRAME_BYTES as u64)

@@ -197,23 +197,37 @@ impl State {
     /// The word *before* the count went up grants the pin: one masked compare.
     #[inline(always)]
     pub(super) const fn grants(self, pin: Pin, generation: u16) -> bool {
+        let (asked, wanted) = Self::asked(pin);
+        self.0 & (GENERATION | asked) == Self::free(generation).0 | wanted
+    }
+
+    /// The same for whoever still has to compare the generation.
+    #[inline(always)]
+    pub(super) const fn permits(self, pin: Pin) -> bool {
+        let (asked, wanted) = Self::asked(pin);
+        self.0 & asked == wanted
+    }
+
+    /// Which flags a fast pin looks at, and those of them that must be set.
+    #[inline(always)]
+    const fn asked(pin: Pin) -> (u64, u64) {
         let wanted = match pin {
             // WRITABLE is the permission that a direct writeback takes away (R18): whoever finds
             // it needs no more than the count.
             Pin::Write => Self::WRITABLE | Self::UPTODATE,
             Pin::Read => Self::UPTODATE,
         };
-        self.0 & (GENERATION | wanted | pin.saturated()) == Self::free(generation).0 | wanted
+        (wanted | pin.saturated(), wanted)
     }
 
-    /// The pin counted before this word was the last, and somebody must be told or the page let go.
+    /// Somebody must be told, or the page let go, if the pin counted in this word was the last. That
+    /// is seldom so of a page in use: only then its count is worth a look.
     #[inline(always)]
-    pub(super) const fn release_is_due(self, pin: Pin) -> bool {
-        let due = match pin {
+    pub(super) const fn last_unpin_matters(self, pin: Pin) -> bool {
+        match pin {
             Pin::Write => self.0 & (Self::WAIT | Self::DEAD | Self::UPTODATE) != Self::UPTODATE,
             Pin::Read => self.has(Self::WAIT | Self::DEAD),
-        };
-        self.pins(pin) <= 1 && due
+        }
     }
 
     #[inline]
