@@ -9,7 +9,10 @@
 // What a round reads from the others' modules is not all used here.
 #![allow(dead_code)]
 
+mod count;
+mod cpu;
 mod crc;
+mod foreground;
 #[path = "../driver_cost/inline.rs"]
 mod inline;
 #[path = "../driver_cost/ledger.rs"]
@@ -25,15 +28,18 @@ use machine::Watch;
 use rounds::{Spread, interleave};
 use std::error::Error;
 use std::process::ExitCode;
-use streams::Streams;
+use streams::{Stream, Streams};
 
 /// Bars on a quiet machine: name, and the most or the least that is wanted.
-const BARS: [(&str, Bar); 5] = [
+const BARS: [(&str, Bar); 8] = [
     ("pin_lookup", Bar::Most(40.0)),
     ("pinned_io_extra", Bar::Most(1.3)),
+    ("pinned_io_extra_instructions", Bar::Most(40.0)),
     ("copy_crc", Bar::Most(1.1)),
     ("writeback_direct", Bar::Least(0.95)),
     ("writeback_copy", Bar::Least(0.90)),
+    ("writeback_direct_cpu", Bar::Most(1.15)),
+    ("writeback_copy_cpu", Bar::Most(1.0)),
 ];
 
 enum Bar {
@@ -50,6 +56,8 @@ fn main() -> ExitCode {
     let held = match words[..] {
         [] => all(false),
         ["--quick"] => all(true),
+        // This program under callgrind.
+        ["--count", kind] => count::count(kind).map(|()| true),
         _ => {
             eprintln!("usage: file_cost [--quick]");
             return ExitCode::from(2);
@@ -101,6 +109,15 @@ fn all(quick: bool) -> Result<bool, Box<dyn Error>> {
     );
     values.push(("pinned_io_extra", ratio.median));
 
+    let (with, without) = (
+        count::instructions("pinned")?,
+        count::instructions("plain")?,
+    );
+    println!(
+        "pinned_io_extra_instructions: pinned {with:.1}, a plain buffer {without:.1}, the device's included"
+    );
+    values.push(("pinned_io_extra_instructions", with - without));
+
     let crc = crc::Pages::new(if quick { 1 << 12 } else { 1 << 15 })?;
     let [both, alone] = interleave(
         rounds,
@@ -121,15 +138,44 @@ fn all(quick: bool) -> Result<bool, Box<dyn Error>> {
             &mut || streams.raw(raw),
         ],
     )?;
-    for (name, ours) in [("writeback_direct", direct), ("writeback_copy", copy)] {
+    let speeds = |of: &[Stream]| -> Vec<f64> { of.iter().map(|one| one.mb_per_s).collect() };
+    for (name, ours) in [("writeback_direct", &direct), ("writeback_copy", &copy)] {
+        let (ours, raw) = (speeds(ours), speeds(&raw));
         let ratio = Spread::of(ours.iter().zip(&raw).map(|(ours, raw)| ours / raw));
+        let (ours, raw) = (Spread::of(ours), Spread::of(raw));
+        println!("{name}: {ours} MB/s, the driver alone {raw} MB/s; {ratio:.3}");
+        values.push((name, ratio.median));
+    }
+    let copied_ns = Spread::of((0..5).map(|_| streams::copy_ns())).median;
+    for (name, ours, more_ns) in [
+        ("writeback_direct_cpu", &direct, 0.0),
+        ("writeback_copy_cpu", &copy, copied_ns),
+    ] {
+        let cpu = |of: &[Stream]| -> Vec<f64> { of.iter().map(|one| one.cpu_ns).collect() };
+        let (ours, raw) = (cpu(ours), cpu(&raw));
+        let ratio = Spread::of(
+            ours.iter()
+                .zip(&raw)
+                .map(|(ours, raw)| ours / (raw + more_ns)),
+        );
+        let (ours, raw) = (Spread::of(ours), Spread::of(raw));
         println!(
-            "{name}: {} MB/s, the driver alone {} MB/s; {ratio:.3}",
-            Spread::of(ours),
-            Spread::of(raw.iter().copied()),
+            "{name}: {ours} ns of the host's processors a page, the driver alone {raw} ns, a copy {more_ns:.1} ns; {ratio:.3}"
         );
         values.push((name, ratio.median));
     }
+
+    let foreground = foreground::Foreground::new()?;
+    for (seed, name, flusher) in [(1, "idle", false), (2, "at full speed", true)] {
+        let count = if quick { 2_000 } else { 20_000 };
+        let (waits, mb_per_s) = foreground.reads(count, flusher, seed)?;
+        println!(
+            "foreground reads of pages that are not there, the flusher {name} ({mb_per_s:.0} MB/s): p50 {:.1} us, p99 {:.1} us",
+            waits.p50_us, waits.p99_us
+        );
+    }
+    let stats = foreground.stats();
+    println!("  written back meanwhile: {stats:?}");
 
     for (name, value) in &values {
         println!("ratio {name} {value:.3}");

@@ -1,6 +1,8 @@
 //! A file's dirty pages on their way to a device, beside the best stream of writes that the driver
 //! alone can give it. The device takes 20 us a command and 2 GiB a second.
+use crate::cpu;
 use std::error::Error;
+use std::hint::black_box;
 use std::sync::Arc;
 use underpin::dma::pin::Cover;
 use underpin::dma::rt::Instant;
@@ -15,7 +17,15 @@ const DEVICE: &str = "emu:latency=20us,bw=2g,media=null,lba=4096,size=1g,mdts=8,
 const STREAM_BYTES: u64 = 64 << 20;
 const PAGES: u64 = STREAM_BYTES / 4096;
 
-type Measured = Result<f64, Box<dyn Error>>;
+/// How fast a stream was, and what it took of the host's processors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream {
+    pub(crate) mb_per_s: f64,
+    /// For each page of 4 KiB.
+    pub(crate) cpu_ns: f64,
+}
+
+type Measured = Result<Stream, Box<dyn Error>>;
 
 /// Length of a command, and how many are in flight.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +44,40 @@ pub(crate) struct Streams {
     space: DmaSpace,
 }
 
-fn mb_per_s(began: Instant) -> f64 {
-    STREAM_BYTES as f64 / 1e6 / Instant::now().since(began).as_secs_f64()
+/// From its making on.
+struct Watched {
+    began: Instant,
+    cpu_ns: u64,
+}
+
+impl Watched {
+    fn begin() -> Self {
+        Self {
+            cpu_ns: cpu::host_ns(),
+            began: Instant::now(),
+        }
+    }
+
+    fn end(self) -> Stream {
+        let passed = Instant::now().since(self.began);
+        let cpu_ns = cpu::host_ns().saturating_sub(self.cpu_ns);
+        Stream {
+            mb_per_s: STREAM_BYTES as f64 / 1e6 / passed.as_secs_f64(),
+            cpu_ns: cpu_ns as f64 / PAGES as f64,
+        }
+    }
+}
+
+/// What the copy of a page takes that no cache holds: of as many bytes as a stream has.
+pub(crate) fn copy_ns() -> f64 {
+    let len = STREAM_BYTES as usize;
+    let (from, mut to) = (vec![1_u8; len], vec![2_u8; len]);
+    let began = Instant::now();
+    for (to, from) in to.chunks_exact_mut(4096).zip(from.chunks_exact(4096)) {
+        to.copy_from_slice(black_box(from));
+        black_box(&to);
+    }
+    Instant::now().since(began).as_nanos() as f64 / PAGES as f64
 }
 
 impl Streams {
@@ -75,9 +117,9 @@ impl Streams {
             let pin = file.pin_write(page, Cover::Whole)?;
             pin.set_uptodate();
         }
-        let began = Instant::now();
+        let watched = Watched::begin();
         file.fsync()?;
-        Ok(mb_per_s(began))
+        Ok(watched.end())
     }
 
     /// The fastest of the shapes that are usual.
@@ -88,7 +130,7 @@ impl Streams {
                 let shape = Shape { len_bytes, depth };
                 let mut speeds = Vec::new();
                 for _ in 0..rounds {
-                    speeds.push(self.raw(shape)?);
+                    speeds.push(self.raw(shape)?.mb_per_s);
                 }
                 speeds.sort_by(f64::total_cmp);
                 let speed = speeds[speeds.len() / 2];
@@ -119,7 +161,7 @@ impl Streams {
         let mut free: Vec<DmaBuf> = (0..depth).map(|_| pool.alloc()).collect::<Result<_, _>>()?;
         let blocks = len_bytes / 4096;
         let (mut lba, mut done, mut failed) = (0, 0, None);
-        let began = Instant::now();
+        let watched = Watched::begin();
         while done < STREAM_BYTES {
             while lba * 4096 < STREAM_BYTES
                 && let Some(buffer) = free.pop()
@@ -137,7 +179,7 @@ impl Streams {
         queue.flush(&self.namespace)?;
         match failed {
             Some(error) => Err(error.into()),
-            None => Ok(mb_per_s(began)),
+            None => Ok(watched.end()),
         }
     }
 }
