@@ -37,6 +37,10 @@ pub enum Waiting {
     Poll,
     /// The thread sleeps at once and the device's interrupt wakes it. For queues that are seldom
     /// used, and for those whose event somebody else watches.
+    ///
+    /// The kernel gives its own driver's vectors to the processors that submit. Those of VFIO are the
+    /// administrator's to place (`/proc/irq/N/smp_affinity`): one that comes to another processor than
+    /// the thread's has to wake that first, which in a guest cost a quarter of the I/Os per second.
     Interrupt,
     /// Polls while there is something to do; when nothing has come for `spin`, sleeps until the
     /// interrupt. While the queue stays busy the interrupt is masked, so that the device need not

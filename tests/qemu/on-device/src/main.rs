@@ -7,6 +7,7 @@ mod fields;
 mod load;
 mod meddle;
 mod pair;
+mod rate;
 mod reset;
 mod unmapped;
 mod vectors;
@@ -36,6 +37,8 @@ enum What {
         /// The one that goes on
         second: String,
     },
+    /// Measures I/Os per second in a loop that submits and polls, and does nothing else
+    Rate(rate::RateArgs),
     /// Resets the function amid I/O, and looks at the result
     Reset {
         /// The device
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         What::Cost(args) => cost::run(&args),
         What::Load(args) => load::run(&args),
         What::Pair { first, second } => pair::run(&first, &second),
+        What::Rate(args) => rate::run(&args),
         What::Reset { url, none } => reset::run(&url, !none),
         What::UnmappedData { url } => unmapped::data(&url),
         What::UnmappedList { url } => unmapped::list(&url),
