@@ -93,7 +93,7 @@ impl MemSlice {
 ///
 /// queue.expect_write(0);
 /// queue.write(0, [1, 2]);
-/// queue.write_run(1, &[[3, 4], [5, 6]]);
+/// queue.write_around(1, &[[3, 4], [5, 6]]);
 /// queue.write_word(2, 1, 7);
 /// queue.expect_reads(0, 3);
 /// assert_eq!((queue.read(0), queue.read(1), queue.read_word(2, 1)), ([1, 2], [3, 4], 7));
@@ -278,27 +278,46 @@ impl<const WORDS: usize> Records<WORDS> {
         self.record(index).write(record);
     }
 
-    /// Writes `records` one after another, the first at `index`.
+    /// Writes `records` one after another, the first at `index` and after the last place at the first
+    /// again. Returns where the next would lie; that may be [`count`](Self::count).
     ///
     /// # Panics
-    /// When they do not all lie below [`count`](Self::count).
+    /// When `index` is beyond [`count`](Self::count), or there are more of them than that.
     #[inline(always)]
-    pub fn write_run(&self, index: usize, records: &[[u64; WORDS]]) {
+    pub fn write_around(&self, index: usize, records: &[[u64; WORDS]]) -> usize {
         let room = self.count.checked_sub(index);
-        assert!(
-            room.is_some_and(|room| records.len() <= room),
-            "a run of records left its ring"
-        );
+        let Some((lap, rest)) = records.split_at_checked(room.unwrap_or_else(|| outside())) else {
+            // SAFETY: they are fewer than there are places from `index` on.
+            unsafe { self.copy(index, records) };
+            return index + records.len();
+        };
+        if rest.len() > self.count {
+            outside();
+        }
+        // SAFETY: as many as there are places from `index` on, and no more than there are at all.
+        unsafe {
+            self.copy(index, lap);
+            self.copy(0, rest);
+        }
+        rest.len()
+    }
+
+    /// # Safety
+    /// There are as many places from `index` on as records.
+    #[inline(always)]
+    unsafe fn copy(&self, index: usize, records: &[[u64; WORDS]]) {
         #[cfg(target_arch = "x86_64")]
-        if WORDS == 8 && !records.is_empty() {
+        if WORDS == 8 {
+            if records.is_empty() {
+                return;
+            }
             // The two runs side by side, and one count for both: a pointer each is two
             // instructions more a record.
             let len_bytes = records.len() * WORDS * 8;
             // SAFETY: `new` checked that count * WORDS aligned words lie in the mapping that
-            // `slice` keeps; the assertion above keeps the whole run among them. Others may read
-            // it at the same time: as with atomic stores of its words, they see each 8 bytes
-            // whole. `records` is as long as said; the loop ends when its count from minus that
-            // length comes to 0.
+            // `slice` keeps; the caller keeps the whole run among them. Others may read it at the
+            // same time: as with atomic stores of its words, they see each 8 bytes whole. `records`
+            // is as long as said; the loop ends when its count from minus that length comes to 0.
             unsafe {
                 std::arch::asm!(
                     "2:",
@@ -420,4 +439,10 @@ impl Word32 {
     pub fn swap(&self, value: u32, order: Ordering) -> u32 {
         u32::from_le(self.atomic().swap(value.to_le(), order))
     }
+}
+
+#[cold]
+#[inline(never)]
+fn outside() -> ! {
+    panic!("a run of records left its ring")
 }

@@ -248,11 +248,12 @@ impl<B> Queue<B> {
         if self.health.is_failed() {
             return Err((self.failed(), buffer));
         }
+        let token = self.next_token();
         let Some((_, cid, slot)) = self.slots.take() else {
             return Err((self.full(1), buffer));
         };
-        let token = Token(self.submissions.write(sqe.with_cid(cid)));
         slot.lead(token, describe, buffer);
+        self.write(sqe.with_cid(cid));
         self.tally.other(sqe.opcode());
         Ok(token)
     }
@@ -263,6 +264,35 @@ impl<B> Queue<B> {
         if let Err(error) = self.submissions.ring() {
             self.fail(Failure::Transport(error.to_string()));
         }
+    }
+
+    /// Of the entry that is written next.
+    #[inline(always)]
+    const fn next_token(&self) -> Token {
+        Token(self.submissions.written() + 1)
+    }
+
+    /// Writes an entry, and rings before that if no more can wait for it. Returns its number.
+    fn write(&mut self, sqe: Sqe) -> u64 {
+        if self.submissions.is_full() {
+            self.ring();
+        }
+        self.submissions.write(sqe)
+    }
+
+    /// The same for a plain entry that found no room; its words one by one, as they stay in
+    /// registers then.
+    #[cold]
+    #[inline(never)]
+    fn write_after_ring(&mut self, number: u64, head: u64, prp1: u64, place: u64, count: u64) {
+        self.ring();
+        let entry = Plain {
+            head,
+            prp1,
+            place,
+            count,
+        };
+        self.submissions.write_plain(number, entry);
     }
 
     /// Consumes completions, at most `budget`, and calls `ended` for every request that ends.
@@ -599,7 +629,15 @@ impl<B: Payload> Queue<B> {
             place: transfer.lba,
             count: u64::from(transfer.flags | (transfer.blocks as u32 - 1)),
         };
-        self.submissions.write_plain(token.0, entry);
+        if !self.submissions.write_plain(token.0, entry) {
+            let Plain {
+                head,
+                prp1,
+                place,
+                count,
+            } = entry;
+            self.write_after_ring(token.0, head, prp1, place, count);
+        }
         self.tally.transfer(transfer.opcode(), transfer.len_bytes);
         Ok(token)
     }
@@ -628,12 +666,12 @@ impl<B: Payload> Queue<B> {
         let Some(prps) = named else {
             return Err(buffer);
         };
+        let token = self.next_token();
         let Some((_, cid, slot)) = self.slots.take() else {
             return Err(buffer);
         };
-        let sqe = transfer.command(transfer.lba, transfer.blocks, prps, cid);
-        let token = Token(self.submissions.write(sqe));
         slot.lead(token, transfer.describe(), Some(buffer));
+        self.write(transfer.command(transfer.lba, transfer.blocks, prps, cid));
         self.tally.transfer(transfer.opcode(), transfer.len_bytes);
         Ok(token)
     }
@@ -730,7 +768,7 @@ impl<B: Payload> Queue<B> {
         // At most as many as there are slots.
         let commands = parts.len() as u16;
         // As with a single command: the number of its (first) entry.
-        let token = Token(self.submissions.written() + 1);
+        let token = self.next_token();
         self.tally.transfer(transfer.opcode(), transfer.len_bytes);
         if let Some(slot) = self.slots.slot(lead) {
             slot.lead(token, transfer.describe(), Some(buffer));
@@ -748,7 +786,7 @@ impl<B: Payload> Queue<B> {
             let Named { prps, psdt } = part.named;
             self.stats.sgls += u64::from(psdt != Sqe::PSDT_PRP);
             let sqe = transfer.command(lba, blocks, prps, part.cid);
-            self.submissions.write(sqe.with_psdt(psdt));
+            self.write(sqe.with_psdt(psdt));
         }
         token
     }

@@ -171,7 +171,9 @@ impl<B: Payload> QueuePair<B> {
     }
 
     /// Writes the request's command, or commands if it must be split, into the ring. The device
-    /// sees them at the next [`ring`](Self::ring) or [`poll`](Self::poll). The buffer belongs to
+    /// sees them at the next [`ring`](Self::ring) or [`poll`](Self::poll) at the latest: of a long
+    /// batch it is told sixteen by sixteen, so that it works on the first while the rest are
+    /// submitted. The buffer belongs to
     /// the queue until the request ends; its first `io.len_bytes()` bytes are transferred.
     ///
     /// # Errors

@@ -38,6 +38,9 @@ impl RingSpec {
     }
 }
 
+/// Entries that wait for a ring at most.
+const STAGED: usize = 16;
+
 /// The submission ring.
 ///
 /// Entries are made in memory of the host's own and moved to the ring all together when it is
@@ -45,11 +48,15 @@ impl RingSpec {
 /// before a store to it is done, and every later store of the host, to whatever memory, waits in
 /// a queue of a few dozen behind it. Moved together, the lines' ways overlap; written one by one
 /// among all else that a command stores, the host waits for each.
+///
+/// No more than [`STAGED`] wait: then its owner rings, and the device works on them while the host
+/// submits the rest of a long batch. Of 32 in flight over vfio-user, 88 % of the bare rings' reads a
+/// second were seen instead of 71 %; with 8 or 32 in place of 16, fewer.
 #[derive(Debug)]
 pub(crate) struct SubmissionRing {
     entries: Records<8>,
     /// What was written since the last ring, in order, and how much of it there is.
-    staged: Vec<[u64; 8]>,
+    staged: [[u64; 8]; STAGED],
     /// Entries written since the ring was made.
     written: u64,
     /// The number of the first one that the device was not told of.
@@ -73,7 +80,7 @@ impl SubmissionRing {
     ) -> Result<Self, Error> {
         let (memory, entries, bell) = spec.make(space, transport)?;
         Ok(Self {
-            staged: vec![[0; 8]; entries.count()],
+            staged: [[0; 8]; STAGED],
             written: 0,
             untold: 1,
             untidy: false,
@@ -114,8 +121,13 @@ impl SubmissionRing {
         self.bell.register_writes
     }
 
-    /// Writes an entry; the device sees it at the next ring. There is room: the ring has more
-    /// entries than the queue has slots. Returns the entry's number, counted from 1.
+    /// As many entries wait as can: it is to be rung before the next is written.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.pending() >= STAGED
+    }
+
+    /// Writes an entry; the device sees it at the next ring. The ring is not [full](Self::is_full),
+    /// and it has more entries than the queue has slots. Returns the entry's number, counted from 1.
     pub(crate) fn write(&mut self, sqe: Sqe) -> u64 {
         self.untidy = true;
         let at = self.pending();
@@ -127,17 +139,20 @@ impl SubmissionRing {
     }
 
     /// As [`write`](Self::write); the entry's number is `number`, the one after those written. What
-    /// is zero in every plain entry lies in `staged` already.
+    /// is zero in every plain entry lies in `staged` already. False, and nothing done, when the ring
+    /// is full.
     #[inline(always)]
-    pub(crate) fn write_plain(&mut self, number: u64, entry: Plain) {
+    pub(crate) fn write_plain(&mut self, number: u64, entry: Plain) -> bool {
         let at = number - self.untold;
-        if let Some(place) = self.staged.get_mut(at as usize) {
-            place[0] = entry.head;
-            place[3] = entry.prp1;
-            place[5] = entry.place;
-            place[6] = entry.count;
-            self.written = number;
-        }
+        let Some(place) = self.staged.get_mut(at as usize) else {
+            return false;
+        };
+        place[0] = entry.head;
+        place[3] = entry.prp1;
+        place[5] = entry.place;
+        place[6] = entry.count;
+        self.written = number;
+        true
     }
 
     /// Tells the device of what was written since the last ring.
@@ -154,14 +169,15 @@ impl SubmissionRing {
     /// Moves the entries that the device was not told of into the ring.
     #[inline(always)]
     fn move_staged(&mut self) {
-        let mut rest = self.staged.get(..self.pending()).unwrap_or(&[]);
-        if let Some((lap, next)) = rest.split_at_checked(self.entries.count() - self.tail) {
-            self.entries.write_run(self.tail, lap);
-            self.tail = 0;
-            rest = next;
-        }
-        self.entries.write_run(self.tail, rest);
-        self.tail += rest.len();
+        let Some(waiting) = self.staged.get(..self.pending()) else {
+            return;
+        };
+        let tail = self.entries.write_around(self.tail, waiting);
+        self.tail = if tail == self.entries.count() {
+            0
+        } else {
+            tail
+        };
         self.untold = self.written + 1;
         if self.untidy {
             self.tidy();

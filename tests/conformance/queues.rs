@@ -83,12 +83,16 @@ fn one_ring_for_a_batch(device: &Device) -> Verdict {
             .unwrap();
         let io = open.namespace.write(Lba(nth), 1).unwrap();
         tokens.insert(open.queue.submit(io, buffer).unwrap(), nth);
+        // Of a long batch the device is told sixteen by sixteen, before the next is submitted.
+        let rings = open.queue.stats().rings - before.rings;
+        assert_eq!(rings, nth / 16, "after {} commands", nth + 1);
     }
+    open.queue.ring();
     open.queue.ring();
     let after = open.queue.stats();
     assert_eq!(
         (after.commands - before.commands, after.rings - before.rings),
-        (24, 1)
+        (24, 2)
     );
     assert_eq!(tokens.len(), 24, "tokens are unique");
     let ended = drain(&mut open.queue, |token, _| {

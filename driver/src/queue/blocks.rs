@@ -41,7 +41,7 @@ impl<B> Queue<B> {
             ..transfer.describe()
         };
         // The number of its (first) entry, as with any request.
-        let token = Token(self.submissions.written() + 1);
+        let token = self.next_token();
         self.tally.other(transfer.opcode().0);
         let (mut at, mut lead) = (0, None);
         let mut number = token;
@@ -63,7 +63,7 @@ impl<B> Queue<B> {
             }
             let nowhere = Prps { prp1: 0, prp2: 0 };
             let command = transfer.command(transfer.lba + at, blocks, nowhere, cid);
-            number = Token(self.submissions.write(command) + 1);
+            number = Token(self.write(command) + 1);
             at += blocks;
         }
         Ok(token)
@@ -102,11 +102,12 @@ impl<B> Queue<B> {
             }
             command.prp1 = page.memory.iova().get();
         }
+        let token = self.next_token();
         let Some((_, cid, slot)) = self.slots.take() else {
             return Err(self.full(1));
         };
-        let token = Token(self.submissions.write(command.to_sqe().with_cid(cid)));
         slot.lead(token, describe, None);
+        self.write(command.to_sqe().with_cid(cid));
         self.tally.other(command.to_sqe().opcode());
         if let Some(page) = self.range_pages.get_mut(place) {
             page.used_by = Some(cid);

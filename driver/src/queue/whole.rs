@@ -41,10 +41,10 @@ impl<B> Queue<B> {
             }
             Allowed::Forever => Some(Instant::NEVER),
         };
+        let token = self.next_token();
         let Some((_, cid, slot)) = self.slots.take() else {
             return Err((self.full(1), buffer));
         };
-        let token = Token(self.submissions.write(sqe.with_cid(cid)));
         self.tally.other(Tally::OTHER);
         let describe = Describe {
             head: Head::of(sqe),
@@ -54,6 +54,7 @@ impl<B> Queue<B> {
         if let Some(seen) = seen {
             slot.see(seen);
         }
+        self.write(sqe.with_cid(cid));
         Ok(token)
     }
 }
@@ -111,7 +112,7 @@ impl<B: Payload> Queue<B> {
             Ok(prps) => {
                 let sqe = sqe.with_cid(cid).with_prp1(prps.prp1).with_prp2(prps.prp2);
                 self.tally.other(Tally::OTHER);
-                Ok((Token(self.submissions.write(sqe)), index))
+                Ok((Token(self.write(sqe)), index))
             }
             Err(error) => {
                 self.slots.give_back(index);
