@@ -787,8 +787,9 @@ impl Inner {
         let most = self.limits.max_entries;
         let depth = options.depth.clamp(1, most - 1);
         let sq_entries = depth + 1;
-        // Twice as long as can be in flight, so that one head doorbell serves several polls.
-        let cq_entries = sq_entries.saturating_mul(2).min(most);
+        // Twice as long as can be in flight, so that one head doorbell serves several polls; and no
+        // shorter than 64, for the doorbell of a queue of one command would be rung at each third.
+        let cq_entries = sq_entries.saturating_mul(2).max(64).min(most);
         let spec = QueueSpec {
             qid,
             depth,
