@@ -9,7 +9,7 @@ mod announced;
 use announced::{Announced, Announcements};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use crossbeam::channel::{Receiver, unbounded};
+use crossbeam::channel::{Receiver, TryRecvError, unbounded};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -207,8 +207,11 @@ fn said(
 ) -> Result<Said> {
     loop {
         load.step(file, source, queue)?;
-        let Ok(line) = told.try_recv() else {
-            continue;
+        let line = match told.try_recv() {
+            Ok(line) => line,
+            Err(TryRecvError::Empty) => continue,
+            // Nobody is left who could say it.
+            Err(TryRecvError::Disconnected) => return Ok(Said::End),
         };
         return Ok(match line.split_once(' ') {
             Some(("judge", path)) => Said::Judge(Some(path.into())),
