@@ -107,6 +107,8 @@ struct Context {
     client: Client,
     /// DMA has ended, with proof; nothing need be unmapped any more.
     severed: AtomicBool,
+    /// The end of a connection that has failed was waited for.
+    ending: AtomicBool,
     mapped: AtomicUsize,
 }
 
@@ -141,6 +143,7 @@ impl VfioUser {
             name: name.clone(),
             client,
             severed: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             mapped: AtomicUsize::new(0),
         };
         Ok(Arc::new(Self {
@@ -368,7 +371,15 @@ impl Mapper for Context {
             }
             // It ended while we waited: the same proof.
             Err(_) if self.client.has_ended() => Ok(()),
-            Err(error) => Err(self.error(error)),
+            Err(error @ underpin_vfio_user::Error::Refused { .. }) => Err(self.error(error)),
+            // Nothing more can be asked of this connection: its end is the proof that is left. Waited
+            // for once, however much there is to unmap.
+            Err(error) => {
+                match !self.ending.swap(true, Ordering::AcqRel) && self.client.end().is_ok() {
+                    true => Ok(()),
+                    false => Err(self.error(error)),
+                }
+            }
         }
     }
 
