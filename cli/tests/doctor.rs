@@ -288,7 +288,15 @@ fn an_iommu_that_is_off_has_its_reason() {
 #[test]
 fn what_is_not_needed_does_not_fail() {
     type Change = fn(&Machine);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 8] = [
+        ("interrupt-remapping: off, and VFIO was told", |machine| {
+            machine
+                .write("proc/interrupts", " 0: 9 IO-APIC 2-edge timer\n")
+                .write(
+                    "sys/module/iommufd/parameters/allow_unsafe_interrupts",
+                    "Y\n",
+                );
+        }),
         ("interrupt-remapping: off, and VFIO was told", |machine| {
             machine
                 .write("proc/interrupts", " 0: 9 IO-APIC 2-edge timer\n")

@@ -81,8 +81,14 @@ pub(super) fn interrupt_remapping(machine: &Machine) -> Check {
     if !chips().any(is_plain) {
         return Check::ok(name, "not a matter of this machine's interrupt controllers");
     }
-    let unsafe_too = machine.sys("module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
-    if sysfs::attribute(&unsafe_too).is_some_and(|value| value == "Y") {
+    // Each of VFIO's two IOMMU interfaces has its own.
+    let is_told = |module: &str| {
+        let parameter = machine.sys(&format!(
+            "module/{module}/parameters/allow_unsafe_interrupts"
+        ));
+        sysfs::attribute(&parameter).is_some_and(|value| value == "Y")
+    };
+    if is_told("vfio_iommu_type1") || is_told("iommufd") {
         return Check::warn(
             name,
             "off, and VFIO was told to go on without (allow_unsafe_interrupts)",
@@ -98,7 +104,7 @@ pub(super) fn interrupt_remapping(machine: &Machine) -> Check {
         Some(word) => format!("take {word} from the kernel's command line, and start again"),
         None => {
             "switch it on in the firmware's setup (QEMU: intel-iommu,intremap=on); for trusted \
-                 devices only: modprobe vfio_iommu_type1 allow_unsafe_interrupts=1"
+                 devices only: modprobe vfio_iommu_type1 allow_unsafe_interrupts=1 (or iommufd)"
                 .to_owned()
         }
     };
