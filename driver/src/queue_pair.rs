@@ -71,7 +71,7 @@ pub struct Completion<B> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Many at a time, one doorbell for all of them:
+/// Many at a time, one doorbell for sixteen of them:
 ///
 /// ```
 /// # use underpin_nvme::{*, dma::{DmaBuf, DmaSpace}};
@@ -173,7 +173,7 @@ impl<B: Payload> QueuePair<B> {
     /// Writes the request's command, or commands if it must be split, into the ring. The device
     /// sees them at the next [`ring`](Self::ring) or [`poll`](Self::poll) at the latest: of a long
     /// batch it is told sixteen by sixteen, so that it works on the first while the rest are
-    /// submitted. The buffer belongs to
+    /// submitted; so this waits no more than [`ring`](Self::ring) does. The buffer belongs to
     /// the queue until the request ends; its first `io.len_bytes()` bytes are transferred.
     ///
     /// # Errors
@@ -307,7 +307,8 @@ impl<B: Payload> QueuePair<B> {
         submitted.map_err(|(error, _)| error)
     }
 
-    /// Tells the device of everything submitted since the last ring: one doorbell for a batch.
+    /// Tells the device of everything submitted since the last ring: one doorbell for a batch, or for
+    /// the rest of a long one.
     ///
     /// Never waits, with one exception: of a vfio-user server that has neither doorbells to map nor
     /// shadow doorbells it is a message, and when the socket is full of those because the server is
