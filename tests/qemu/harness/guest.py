@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import Mistake, initramfs, program, programs, say
+from . import Missing, Mistake, initramfs, program, programs, say
 from .judge import Outcome
 from .kernel import Kernel
 from .scenario import Scenario
@@ -110,7 +110,12 @@ def write_initramfs(kit: Kit, scenario: Scenario, directory: Path) -> None:
     for name, path in scenario.files.items():
         archive.copy(name, path)
     for name in scenario.bring:
-        for place, path in programs.with_libraries(program(name, name)).items():
+        try:
+            brought = programs.with_libraries(program(name, name))
+        except Missing as missing:
+            # A guest there can be; without what it is to bring a scenario has failed, and is not skipped.
+            raise Mistake(f"{scenario.name}: {missing}") from missing
+        for place, path in brought.items():
             archive.copy(place, path)
     with open(directory / "initramfs", "wb") as out:
         out.write(kit.base)

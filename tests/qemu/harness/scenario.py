@@ -9,7 +9,7 @@
     #: file PATH           a file of the project goes into the guest's /files
     #: timeout SECONDS     when a guest that has not ended has failed (240 otherwise)
     #: expect FINDING      a finding that must be there, and else must not: see judge.py
-    #: allow FINDING       a finding that may be there: one that a race decides
+    #: allow FINDING TEXT  a finding that may be there, in lines that hold the text: a race decides on it
     #: trace EVENT         one of QEMU's trace events that `monitor trace` is to count
     #: artifact NAME        must be in /artifacts when the guest ends; it comes to the host
     #: notice TEXT         in selftest/: a problem that the harness has to find, and no other
@@ -48,7 +48,7 @@ class Scenario:
     files: dict[str, Path] = field(default_factory=dict)
     timeout_s: int = 240
     expect: set[str] = field(default_factory=set)
-    allow: set[str] = field(default_factory=set)
+    allow: dict[str, str] = field(default_factory=dict)
     trace: list[str] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
     notice: list[str] = field(default_factory=list)
@@ -82,9 +82,15 @@ class Scenario:
         elif word == "timeout":
             self.timeout_s = int(rest)
         elif word in ("expect", "allow"):
-            if rest not in FINDINGS:
-                raise Mistake(f"{self.name}: {word} one of {', '.join(FINDINGS)}, not {rest}")
-            getattr(self, word).add(rest)
+            finding, _, text = rest.partition(" ")
+            if finding not in FINDINGS:
+                raise Mistake(f"{self.name}: {word} one of {', '.join(FINDINGS)}, not {finding}")
+            if (word == "allow") != bool(text):
+                raise Mistake(f"{self.name}: '#: expect FINDING' or '#: allow FINDING TEXT', not {word} {rest}")
+            if word == "expect":
+                self.expect.add(finding)
+            else:
+                self.allow[finding] = text.strip()
         elif word == "trace":
             self.trace.append(rest)
         elif word == "artifact":

@@ -4,7 +4,7 @@
 #: append initcall_blacklist=nvme_init
 #: qemu -device nvme,serial=one,drive=d0,bus=rp1
 # A doorbell may be written after the reset, and before the driver sees it; no queue is there then.
-#: allow undefined-behaviour
+#: allow undefined-behaviour pci_nvme_ub_db_wr_invalid_
 address=$(nvme_functions)
 to_vfio "$address"
 loaded() { grep -q loaded /tmp/said; }

@@ -3,7 +3,7 @@
 #: qemu -blockdev driver=null-co,node-name=d0,size=1048576,read-zeroes=on
 #: qemu -device nvme,serial=one,drive=d0,addr=4
 #: append initcall_blacklist=nvme_init
-#: allow undefined-behaviour
+#: allow undefined-behaviour pci_nvme_ub_db_wr_invalid_
 bar=$(cut -d" " -f1 /sys/bus/pci/devices/0000:00:04.0/resource | head -n 1)
 poke() { devmem "$(printf "0x%x" $((bar + $1)))" 32 "$2"; } # REGISTER VALUE
 peek() { devmem "$(printf "0x%x" $((bar + $1)))" 32; }      # REGISTER

@@ -115,6 +115,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<()> {
         Ok(()) => println!("closed"),
         Err(error) => println!("closed with an error: {error}"),
     }
+    crate::proof::is_had(&space)?;
     println!(
         "ok      load until the controller failed, {} lost",
         ends.lost

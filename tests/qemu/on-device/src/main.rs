@@ -7,6 +7,7 @@ mod fields;
 mod load;
 mod meddle;
 mod pair;
+mod proof;
 mod rate;
 mod reset;
 mod unmapped;

@@ -79,6 +79,7 @@ pub(crate) fn run(url: &str, works: bool) -> Result<()> {
     drop((queue, namespace));
     let closed = controller.close();
     println!("closed: {closed:?}");
+    crate::proof::is_had(&space)?;
     drop(device);
     let controller = Controller::open(url, &DmaSpace::new(), ControllerOptions::default())?;
     controller.namespace(None)?;

@@ -144,8 +144,10 @@ pub(crate) fn queue(url: &str) -> Result<()> {
     }
     drop(queue);
     match controller.close() {
-        Ok(()) => println!("ok      closed, with proof"),
-        Err(error) => println!("ok      closed: {error}"),
+        Ok(()) => println!("closed"),
+        Err(error) => println!("closed with an error: {error}"),
     }
+    crate::proof::is_had(&space)?;
+    println!("ok      closed, with proof");
     Ok(())
 }
